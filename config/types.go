@@ -1,0 +1,241 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"sallyport/name"
+)
+
+// File is everything that was said, resolved: inherited, defaulted and checked
+// as far as that is possible without opening another file.
+//
+// The tag key is the word in the file, doc its line in the help, the man page
+// and the JSON Schema; main marks the key that a scalar short form sets; from
+// and to say at which end a key stands where one struct serves both.
+type File struct {
+	Log       Log        `key:"log" doc:"how and what to log, to standard error"`
+	StateDir  string     `key:"state_dir" doc:"folder for what outlives the process, mode 0700 (default: $STATE_DIRECTORY, else memory only)"`
+	Listeners []Listener `key:"listeners" doc:"where clients are accepted"`
+	Unsafe    Process    `key:"unsafe" doc:"dangerous switches of the whole process; each is announced at start"`
+	Resolve   []Resolve  // --resolve, on the command line alone
+	Warnings  []Warning
+}
+
+// Log says how the log is written.
+type Log struct {
+	Format LogFormat `key:"format" doc:"text or json" default:"text"`
+	Level  LogLevel  `key:"level" doc:"debug, info, warn or error" default:"info"`
+}
+
+// Process holds the unsafe switches that stand at the top of the file.
+type Process struct {
+	ClockOffset ClockOffset `key:"clock_offset" doc:"shift the clock by a duration, or by what @FILE says, read again each second"`
+}
+
+// Listener is one address that clients connect to.
+type Listener struct {
+	Pos    Pos
+	Name   string        `key:"name" doc:"what the log calls it (default: carrier-port)"`
+	From   Address       `key:"from" doc:"where clients connect: tls://:443, tcp://127.0.0.1:5432, tls://unix:PATH, tls://systemd:NAME"`
+	ECH    []string      `key:"ech" doc:"PEM files with ECH keys (RFC 9934): the PRIVATE KEY and its ECHCONFIG"`
+	Routes []Route       `key:"routes" doc:"what becomes of a connection: the first that matches wins, none refuses"`
+	Peek   time.Duration // timeouts.peek as it stands at the listener
+}
+
+// Route is what becomes of the connections that Match takes.
+type Route struct {
+	Pos      Pos
+	Name     string   // listener's name, and the route's number where there are several
+	Pattern  string   // offload, encrypt, bridge, pass-through, plain or reject
+	Match    Match    `key:"match" doc:"which connections this route takes; every criterion named must hold"`
+	Action   Action   `key:"action" doc:"terminate, splice (pass through undecrypted) or reject" default:"terminate"`
+	Cert     []string `key:"cert" doc:"our certificates: PEM files or folders, picked by SNI and key type"`
+	Key      []string `key:"key" doc:"keys that are neither in a certificate's file nor beside it"`
+	ALPN     ALPN     `key:"alpn" doc:"protocols offered to clients, or mirror: what the server chooses of the client's offer"`
+	TLS      TLS      `key:"tls" doc:"versions, ciphers and groups towards clients; alone a preset: modern, intermediate or old"`
+	Client   Client   `key:"client" doc:"who may connect"`
+	Allow    Allow    `key:"allow" doc:"all, or rules over the client's certificate of which one must hold"`
+	To       To       `key:"to" doc:"the server: an address, or a map"`
+	Timeouts Timeouts `key:"timeouts" doc:"deadlines of each stage"`
+	Unsafe   Unsafe   `key:"unsafe" doc:"dangerous switches; each is announced at start"`
+}
+
+// Match selects connections. An empty list does not ask.
+type Match struct {
+	SNI    []Name         `key:"sni" doc:"server names; * is one label, ** one or more, \"\" a hello without SNI"`
+	ALPN   []string       `key:"alpn" doc:"protocols, one of which the client must offer"`
+	TLS    *bool          `key:"tls" doc:"whether the client begins with a ClientHello"`
+	Client []netip.Prefix `key:"client" doc:"addresses the client connects from"`
+}
+
+// Name is a pattern of match.sni; the empty one matches only a hello without SNI.
+type Name struct {
+	Text    string
+	Pattern name.Pattern // zero where Text is empty
+}
+
+// Client says who may connect.
+type Client struct {
+	Auth    Auth           `key:"auth" doc:"require, optional or none: a client certificate (default: require once ca is there)"`
+	From    []netip.Prefix `key:"from" doc:"addresses that may connect; always required beside anything else"`
+	CA      []string       `key:"ca" doc:"trust anchors for client certificates: PEM files, or system"`
+	Profile Profile        `key:"profile" doc:"floors for keys and signatures: webpki, private or strict" default:"private"`
+	Pin     []string       `key:"pin" doc:"SHA-256 of accepted public keys: sha256//BASE64, or hexadecimal"`
+}
+
+// Allow is the decision who of the verified clients may pass.
+type Allow struct {
+	Set   bool
+	All   bool
+	Rules []Rule
+}
+
+// Rule holds where all that it names holds. Empty fields do not ask.
+type Rule struct {
+	Pos   Pos
+	DNS   string `key:"dns" doc:"a dNSName of the certificate"`
+	URI   string `key:"uri" doc:"a URI of the certificate; * is one path segment, ** at the end one or more"`
+	CN    string `key:"cn" doc:"the subject's common name"`
+	OU    string `key:"ou" doc:"one of the subject's organizational units"`
+	Email string `key:"email" doc:"an rfc822Name of the certificate"`
+	IPSAN string `key:"ip_san" doc:"an iPAddress of the certificate: an address or a CIDR"`
+	SPKI  string `key:"spki" doc:"SHA-256 of the public key: sha256//BASE64, or hexadecimal"`
+}
+
+// To is the server's side.
+type To struct {
+	Pos     Pos
+	Addr    Address  `key:"addr" main:"true" doc:"where the server is: tcp://127.0.0.1:8080, tls://db.example:5432, tcp://unix:PATH"`
+	Name    string   `key:"name" doc:"the name that the server's certificate must have (default: the host of addr)"`
+	SNI     string   `key:"sni" doc:"the server name to send, \"\" for none (default: name)"`
+	Cert    []string `key:"cert" doc:"our certificate towards the server"`
+	Key     []string `key:"key" doc:"its key, where it is neither in the same file nor beside it"`
+	ALPN    ALPN     `key:"alpn" doc:"protocols offered to the server"`
+	TLS     TLS      `key:"tls" doc:"versions, ciphers and groups towards the server; alone a preset"`
+	CA      []string `key:"ca" doc:"trust anchors for the server's certificate: PEM files, or system (default: system)"`
+	Profile Profile  `key:"profile" doc:"floors for keys and signatures: webpki, private or strict (default: webpki with the system's anchors, else private)"`
+	Pin     []string `key:"pin" doc:"SHA-256 of accepted public keys: sha256//BASE64, or hexadecimal"`
+}
+
+// TLS are the parameters of one side. The zero Min and Max are the preset's.
+type TLS struct {
+	Preset  Preset   `key:"preset" main:"true" doc:"modern, intermediate or old, as Mozilla's guidelines name them" default:"intermediate"`
+	Min     Version  `key:"min" doc:"lowest version: 1.0, 1.1, 1.2 or 1.3"`
+	Max     Version  `key:"max" doc:"highest version"`
+	Ciphers []string `key:"ciphers" doc:"cipher suites up to TLS 1.2, by their OpenSSL or IANA names"`
+	Groups  []string `key:"groups" doc:"key exchange groups: X25519MLKEM768, X25519, P-256, P-384, ..."`
+	Tickets Switch   `key:"tickets" doc:"resume sessions by tickets" default:"on"`
+}
+
+// Timeouts of one route; 0 means none.
+type Timeouts struct {
+	Peek      time.Duration `key:"peek" doc:"for the whole ClientHello" default:"5s"`
+	Handshake time.Duration `key:"handshake" doc:"for each TLS handshake" default:"10s"`
+	Dial      time.Duration `key:"dial" doc:"for the connection to the server" default:"5s"`
+	Idle      time.Duration `key:"idle" doc:"silence in both directions" default:"1h"`
+	Linger    time.Duration `key:"linger" doc:"silence after one end has finished" default:"30s"`
+	Total     time.Duration `key:"total" doc:"the whole flow" default:"0"`
+	Drain     time.Duration `key:"drain" doc:"for open flows once the process is told to end" default:"30s"`
+}
+
+// Unsafe holds the unsafe switches of a route.
+type Unsafe struct {
+	NoVerify   Switch `key:"no_verify" doc:"take any certificate from the server" default:"off"`
+	KeyLog     string `key:"keylog" doc:"write the session keys to this file: whoever reads it reads the traffic"`
+	KeyMode    Switch `key:"key_mode" doc:"take key files that everybody can read" default:"off"`
+	Truncation Switch `key:"truncation" doc:"pass on a connection cut off without close_notify as a proper end" default:"off"`
+	OpenFrom   Switch `key:"open_from" doc:"let any host use our client certificate through a plain listener" default:"off"`
+}
+
+// Switch is on or off; in the file also true and false.
+type Switch bool
+
+// Address is CARRIER://WHERE.
+type Address struct {
+	Text    string // as written
+	Carrier string // tcp or tls
+	Host    string // empty in FROM: all addresses, both families
+	Port    uint16
+	Unix    string // path of a unix socket
+	Systemd string // name of a socket that systemd hands over
+}
+
+// LogFormat is text or json.
+type LogFormat string
+
+// LogLevel is debug, info, warn or error.
+type LogLevel string
+
+// Action is what a route does.
+type Action string
+
+// Auth says whether clients show a certificate.
+type Auth string
+
+// Profile names a set of floors.
+type Profile string
+
+// Preset names a set of versions, ciphers and groups.
+type Preset string
+
+// Version is a TLS version as on the wire, 0x0301 to 0x0304; 0 is unset.
+type Version uint16
+
+const (
+	FormatText LogFormat = "text"
+	FormatJSON LogFormat = "json"
+
+	LevelDebug LogLevel = "debug"
+	LevelInfo  LogLevel = "info"
+	LevelWarn  LogLevel = "warn"
+	LevelError LogLevel = "error"
+
+	Terminate Action = "terminate"
+	Splice    Action = "splice"
+	Reject    Action = "reject"
+
+	AuthRequire  Auth = "require"
+	AuthOptional Auth = "optional"
+	AuthNone     Auth = "none"
+
+	ProfileWebPKI  Profile = "webpki"
+	ProfilePrivate Profile = "private"
+	ProfileStrict  Profile = "strict"
+
+	PresetModern       Preset = "modern"
+	PresetIntermediate Preset = "intermediate"
+	PresetOld          Preset = "old"
+)
+
+// ALPN is a list of protocols, or mirror.
+type ALPN struct {
+	Mirror bool
+	Protos []string // nil: the extension is ignored
+}
+
+// ClockOffset shifts the clock by a fixed duration or by what a file says.
+type ClockOffset struct {
+	By   time.Duration
+	File string
+}
+
+// Resolve says, as curl's option does, to which address a host and port go.
+type Resolve struct {
+	Host string
+	Port uint16
+	Addr netip.Addr
+}
+
+// Pos is where something was said: a file's line, or a flag.
+type Pos struct {
+	File      string
+	Line, Col int
+	Flag      string // "--to-tls-min", or "FROM" and "TO"
+}
+
+// Warning is something an operator should know, said at start.
+type Warning struct {
+	Pos  Pos
+	Text string
+}

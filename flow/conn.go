@@ -1,0 +1,94 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"net"
+)
+
+// Transport tells a byte stream from datagrams.
+type Transport uint8
+
+const (
+	Stream   Transport = iota // bytes in order, with an end
+	Datagram                  // one Read is one datagram
+)
+
+func (t Transport) String() string {
+	if t == Datagram {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// Conn is one end of a flow, bare or with layers over it.
+//
+// Read returns io.EOF only where the peer ended its direction properly: a FIN on
+// a bare stream, close_notify under TLS. A stream that stopped without gives
+// [ErrTruncated], a reset gives the system's error.
+type Conn interface {
+	net.Conn
+	Transport() Transport
+	// CloseWrite ends our direction: FIN, or close_notify. It does nothing on a Datagram.
+	CloseWrite() error
+}
+
+// ErrTruncated is what Read gives where a layer was cut off without its own
+// ending (RFC 8446, section 6.1).
+var ErrTruncated = errors.New("ended without close_notify")
+
+// Bare is an optional interface of a Conn: the socket itself, for splice(2). It
+// is nil while bytes are held above the socket.
+type Bare interface{ Bare() *net.TCPConn }
+
+// Aborter is an optional interface of a Conn: it ends the connection so that the
+// peer cannot take it for a proper end, with a reset and without close_notify.
+type Aborter interface{ Abort() error }
+
+// Abort ends c with a reset where it knows how to, else closes it.
+func Abort(c Conn) error {
+	if a, ok := c.(Aborter); ok {
+		return a.Abort()
+	}
+	return c.Close()
+}
+
+// UnitReader is an optional interface of a Conn that holds no buffer while it
+// waits: lease is called once there is something to read. The unit is the first
+// part of what lease gave, filled as far as that is possible without waiting
+// again. A leased buffer that comes with an error holds nothing.
+type UnitReader interface {
+	ReadUnit(lease func() []byte) (unit []byte, err error)
+}
+
+// ReadUnit reads one unit from c, see [UnitReader].
+func ReadUnit(c Conn, lease func() []byte) ([]byte, error) {
+	if u, ok := c.(UnitReader); ok {
+		return u.ReadUnit(lease)
+	}
+	p := lease()
+	n, err := c.Read(p)
+	if n > 0 {
+		return p[:n], nil
+	}
+	return nil, err
+}
+
+// Layer is one protocol over a connection, in one role. What it learned it
+// appends to f.Inbound or f.Outbound. On an error the connection stays open, and
+// belongs to the caller.
+type Layer interface {
+	Wrap(ctx context.Context, f *Flow, c Conn) (Conn, error)
+}
+
+// Acceptor gives the flows of one listener.
+type Acceptor interface {
+	Accept(ctx context.Context) (*Flow, Conn, error)
+	Addr() net.Addr
+	Close() error
+}
+
+// Dialer opens the bare connection towards a flow's server.
+type Dialer interface {
+	Dial(ctx context.Context, f *Flow) (Conn, error)
+}
