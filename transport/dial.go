@@ -1,0 +1,142 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"sallyport/flow"
+)
+
+// Dialer opens connections to one place. It tries the addresses of a name as RFC
+// 8305 says (happy eyeballs).
+type Dialer struct {
+	Where   Where
+	Timeout time.Duration // for everything, names included; 0 means none but the context's
+	Resolve []Override
+}
+
+var _ flow.Dialer = (*Dialer)(nil)
+
+// Override says to which address a host and port go, as curl's --resolve. The
+// host * takes every host that no other one names.
+type Override struct {
+	Host string
+	Port uint16
+	Addr netip.Addr
+}
+
+// Dial implements flow.Dialer and fills f.Dialled, also where it fails. Its
+// errors are a [*flow.Error].
+func (d *Dialer) Dial(ctx context.Context, f *flow.Flow) (flow.Conn, error) {
+	network, target := "tcp", d.target()
+	if d.Where.Unix != "" {
+		network, target = "unix", d.Where.Unix
+	}
+	nd := net.Dialer{Timeout: d.Timeout, Control: control, KeepAlive: -1}
+	start := time.Now()
+	c, err := nd.DialContext(ctx, network, target)
+	f.Dialled = flow.Dialled{Addr: target, Took: time.Since(start)}
+	if err != nil {
+		return nil, d.dialError(ctx, err)
+	}
+	if network == "tcp" {
+		f.Dialled.Addr = c.RemoteAddr().String()
+	}
+	fc, err := newConn(c.(socket))
+	if err != nil {
+		c.Close()
+		return nil, flow.Fail(flow.Internal, "connecting to %s: %w", d.Where, err)
+	}
+	return fc, nil
+}
+
+func (d *Dialer) target() string {
+	host, star := d.Where.Host, -1
+	for i, o := range d.Resolve {
+		if o.Port != d.Where.Port {
+			continue
+		}
+		if strings.EqualFold(o.Host, host) {
+			return netip.AddrPortFrom(o.Addr, o.Port).String()
+		}
+		if o.Host == "*" && star < 0 {
+			star = i
+		}
+	}
+	if star >= 0 {
+		return netip.AddrPortFrom(d.Resolve[star].Addr, d.Where.Port).String()
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(d.Where.Port)))
+}
+
+// dialError says in words what happened, and whose fault it is.
+func (d *Dialer) dialError(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		// Whoever cancelled knows why; without a word from there, it is the end
+		// of the process. In no case has the server failed.
+		if cause, ok := errors.AsType[*flow.Error](context.Cause(ctx)); ok {
+			return cause
+		}
+		return flow.Fail(flow.Drained, "connecting to %s: given up: %w", d.Where, context.Cause(ctx))
+	}
+	where := d.Where.String()
+	cause := err
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		cause = op.Err
+		if d.Where.Unix == "" && op.Addr != nil && op.Addr.String() != where {
+			where += " (" + op.Addr.String() + ")"
+		}
+	}
+	reason, fault, what := dialWords(err, d.Where.Unix != "")
+	if what == "" {
+		what = cause.Error()
+	}
+	e := flow.Fail(reason, "%w", inWords(cause, "connecting to %s: %s", where, what))
+	if fault != flow.FaultNone {
+		e.Fault = fault
+	}
+	return e
+}
+
+// dialWords gives a fault only where it is not what the table of reasons says:
+// what this host lacks is not the server's.
+func dialWords(err error, unix bool) (r flow.Reason, fault flow.Fault, what string) {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		if dns.IsTimeout || dns.IsTemporary {
+			return flow.NameNotResolved, flow.FaultNone, "the name cannot be resolved now; is the resolver up? (" + dns.Error() + ")"
+		}
+		return flow.NameNotResolved, flow.FaultNone, "the name does not resolve; is it spelled right?"
+	}
+	is := func(list ...error) bool {
+		return slices.ContainsFunc(list, func(e error) bool { return errors.Is(err, e) })
+	}
+	switch {
+	case is(syscall.ECONNREFUSED):
+		return flow.DialRefused, flow.FaultNone, "refused; is the server running?"
+	case is(syscall.ENOENT):
+		return flow.DialRefused, flow.FaultNone, "there is no such socket; is the server running?"
+	// Before the timeout, which EAGAIN also claims to be.
+	case is(syscall.EAGAIN) && unix:
+		return flow.DialFailed, flow.FaultNone, "the server's queue of connections is full"
+	case is(syscall.EAGAIN, syscall.ENOBUFS, syscall.ENOMEM):
+		return flow.DialFailed, flow.FaultOurs, "this host is short of what a connection needs"
+	case isTimeout(err):
+		return flow.DialTimeout, flow.FaultNone, "no answer in time; is the address right, and no firewall in between?"
+	case is(syscall.EHOSTUNREACH, syscall.ENETUNREACH):
+		return flow.DialFailed, flow.FaultNone, "no way there; `ip route get` shows where it would go"
+	case is(syscall.EADDRNOTAVAIL):
+		return flow.DialFailed, flow.FaultOurs, "no local port is free; see net.ipv4.ip_local_port_range"
+	case is(syscall.EMFILE, syscall.ENFILE):
+		return flow.DialFailed, flow.FaultOurs, "out of file descriptors; raise LimitNOFILE= or `ulimit -n`"
+	case is(syscall.EACCES, syscall.EPERM):
+		return flow.DialFailed, flow.FaultOurs, "not allowed on this host, by a firewall or by the socket's permissions"
+	}
+	return flow.DialFailed, flow.FaultNone, ""
+}

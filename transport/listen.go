@@ -1,0 +1,89 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"sallyport/flow"
+)
+
+// Listen binds w for the listener of that name. The acceptor is an [*Acceptor].
+func Listen(ctx context.Context, listener string, w Where) (flow.Acceptor, error) {
+	var (
+		s   *source
+		err error
+	)
+	switch {
+	case w.Systemd != "":
+		s, err = listenSystemd(w.Systemd)
+	case w.Unix != "":
+		s, err = listenUnix(ctx, w.Unix)
+	default:
+		s, err = listenTCP(ctx, w)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", w, err)
+	}
+	return newAcceptor(listener, s), nil
+}
+
+// source is a listening socket of any kind.
+type source struct {
+	net.Listener
+	accept      func() (socket, error)
+	setDeadline func(past bool) error
+	close       func() error
+}
+
+func tcpSource(l *net.TCPListener) *source {
+	return &source{
+		Listener: l,
+		accept: func() (socket, error) {
+			c, err := l.AcceptTCP()
+			if err != nil {
+				return nil, err
+			}
+			return c, nil
+		},
+		setDeadline: func(past bool) error { return l.SetDeadline(deadline(past)) },
+		close:       l.Close,
+	}
+}
+
+func listenTCP(ctx context.Context, w Where) (*source, error) {
+	lc := net.ListenConfig{Control: control, KeepAlive: -1}
+	// Multipath TCP, Go's default for listeners, inherits socket options by
+	// subflow and version of the kernel, and has no splice(2).
+	lc.SetMultipathTCP(false)
+	// Package net makes one socket of both families for an empty host, and an
+	// IPv4 one where the kernel has no IPv6.
+	l, err := lc.Listen(ctx, "tcp", w.String())
+	if err != nil {
+		return nil, tcpListenError(w, err)
+	}
+	return tcpSource(l.(*net.TCPListener)), nil
+}
+
+// tcpListenError says in words why w cannot be bound, and what to do.
+func tcpListenError(w Where, err error) error {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return inWords(dns, "%q does not resolve to an address of this host", w.Host)
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return inWords(syscall.EADDRINUSE, "another process listens on %s; `ss -ltnp sport = :%d` shows which", w, w.Port)
+	case errors.Is(err, syscall.EACCES) && w.Port < 1024:
+		return inWords(syscall.EACCES, "port %d needs CAP_NET_BIND_SERVICE or root, or a socket from systemd", w.Port)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return inWords(syscall.EADDRNOTAVAIL, "%s is no address of this host; `ip -brief address` lists them", w.Host)
+	case errors.Is(err, syscall.EAFNOSUPPORT):
+		return inWords(syscall.EAFNOSUPPORT, "this host has no such address family as %s's", w.Host)
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}

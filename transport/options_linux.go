@@ -1,0 +1,46 @@
+package transport
+
+import (
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A vanished peer is noticed after keepIdle + keepCount*keepInterval of silence,
+// which is userTimeout: with both set, Linux ends a connection by the latter
+// (tcp(7), TCP_USER_TIMEOUT).
+const (
+	keepIdle     = 60 * time.Second
+	keepInterval = 15 * time.Second
+	keepCount    = 4
+	userTimeout  = 120 * time.Second
+)
+
+// setOptions sets on a TCP socket what its connections have. Linux copies all of
+// it from a listening socket to what it accepts, so that this costs nothing a
+// connection; Go would set keep-alive on each, in four system calls.
+//
+// Errors are left: a kernel without an option is no reason not to serve.
+func setOptions(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepIdle/time.Second))
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepInterval/time.Second))
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepCount)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+}
+
+// control is net.ListenConfig's and net.Dialer's hook before bind and connect.
+func control(network, _ string, c syscall.RawConn) error {
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+		return c.Control(func(fd uintptr) { setOptions(int(fd)) })
+	}
+	return nil
+}
+
+// keepAlive is the same for a connection of a listener that package net made
+// from a file: there it sets its own keep-alive at each accept.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount}

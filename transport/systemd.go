@@ -1,0 +1,77 @@
+package transport
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/coreos/go-systemd/v22/activation"
+)
+
+// handedOver are the sockets of sd_listen_fds(3). They come once a process, by
+// its environment, which is why this is a global. They stay open for good, so
+// that a reload can listen on them anew and no client is refused in between.
+var handedOver = sync.OnceValue(func() []*os.File { return activation.Files(true) })
+
+func listenSystemd(name string) (*source, error) {
+	f, err := byName(handedOver(), name)
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("the socket is none that listens for streams: %w", err)
+	}
+	switch l := l.(type) {
+	case *net.TCPListener:
+		s := tcpSource(l)
+		plain := s.accept
+		s.accept = func() (socket, error) {
+			c, err := plain()
+			if err == nil {
+				// Over those that package net has just set: a listener from a
+				// file has no ListenConfig to say otherwise.
+				_ = c.(*net.TCPConn).SetKeepAliveConfig(keepAlive)
+			}
+			return c, err
+		}
+		raw, err := l.SyscallConn()
+		if err == nil {
+			err = control("tcp", "", raw)
+		}
+		if err != nil {
+			l.Close()
+			return nil, err
+		}
+		return s, nil
+	case *net.UnixListener:
+		return unixSource(l, l.Close), nil
+	default:
+		l.Close()
+		return nil, fmt.Errorf("a %s socket is neither TCP nor unix", l.Addr().Network())
+	}
+}
+
+func byName(files []*os.File, name string) (*os.File, error) {
+	var found []*os.File
+	var names []string
+	for _, f := range files {
+		if f.Name() == name {
+			found = append(found, f)
+		}
+		names = append(names, f.Name())
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return nil, fmt.Errorf("systemd handed over %d sockets of that name; give each .socket unit its own FileDescriptorName=", len(found))
+	case len(names) == 0:
+		return nil, fmt.Errorf("systemd handed over no socket; start the .socket unit with FileDescriptorName=%s, not the service alone", name)
+	}
+	slices.Sort(names)
+	return nil, fmt.Errorf("systemd handed over no socket of that name, only %s; see FileDescriptorName= of the .socket unit", strings.Join(names, ", "))
+}
