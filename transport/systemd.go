@@ -23,7 +23,7 @@ func listenSystemd(name string) (*source, error) {
 	}
 	l, err := net.FileListener(f)
 	if err != nil {
-		return nil, fmt.Errorf("the socket is none that listens for streams: %w", err)
+		return nil, inWords(err, "the socket is none that listens for streams")
 	}
 	switch l := l.(type) {
 	case *net.TCPListener:
