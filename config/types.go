@@ -11,11 +11,11 @@ import (
 // as far as that is possible without opening another file.
 //
 // The tag key is the word in the file, doc its line in the help, the man page
-// and the JSON Schema; main marks the key that a scalar short form sets; from
-// and to say at which end a key stands where one struct serves both.
+// and the JSON Schema; main marks the key that a scalar short form sets; as
+// says what a text is beyond its Go type: a file, a pin, an end's address.
 type File struct {
 	Log       Log        `key:"log" doc:"how and what to log, to standard error"`
-	StateDir  string     `key:"state_dir" doc:"folder for what outlives the process, mode 0700 (default: $STATE_DIRECTORY, else memory only)"`
+	StateDir  string     `key:"state_dir" doc:"folder for what outlives the process, mode 0700 (default: $STATE_DIRECTORY, else memory only)" as:"file"`
 	Listeners []Listener `key:"listeners" doc:"where clients are accepted"`
 	Unsafe    Process    `key:"unsafe" doc:"dangerous switches of the whole process; each is announced at start"`
 	Resolve   []Resolve  // --resolve, on the command line alone
@@ -36,9 +36,9 @@ type Process struct {
 // Listener is one address that clients connect to.
 type Listener struct {
 	Pos    Pos
-	Name   string        `key:"name" doc:"what the log calls it (default: carrier-port)"`
-	From   Address       `key:"from" doc:"where clients connect: tls://:443, tcp://127.0.0.1:5432, tls://unix:PATH, tls://systemd:NAME"`
-	ECH    []string      `key:"ech" doc:"PEM files with ECH keys (RFC 9934): the PRIVATE KEY and its ECHCONFIG"`
+	Name   string        `key:"name" doc:"what the log calls it (default: carrier-port)" as:"label"`
+	From   Address       `key:"from" doc:"where clients connect: tls://:443, tcp://127.0.0.1:5432, tls://unix:PATH, tls://systemd:NAME" as:"from"`
+	ECH    []string      `key:"ech" doc:"PEM files with ECH keys (RFC 9934): the PRIVATE KEY and its ECHCONFIG" as:"file"`
 	Routes []Route       `key:"routes" doc:"what becomes of a connection: the first that matches wins, none refuses"`
 	Peek   time.Duration // timeouts.peek as it stands at the listener
 }
@@ -48,10 +48,11 @@ type Route struct {
 	Pos      Pos
 	Name     string   // listener's name, and the route's number where there are several
 	Pattern  string   // offload, encrypt, bridge, pass-through, plain or reject
+	Notes    []string // what was decided for the user, said in the start line
 	Match    Match    `key:"match" doc:"which connections this route takes; every criterion named must hold"`
 	Action   Action   `key:"action" doc:"terminate, splice (pass through undecrypted) or reject" default:"terminate"`
-	Cert     []string `key:"cert" doc:"our certificates: PEM files or folders, picked by SNI and key type"`
-	Key      []string `key:"key" doc:"keys that are neither in a certificate's file nor beside it"`
+	Cert     []string `key:"cert" doc:"our certificates: PEM files or folders, picked by SNI and key type" as:"file"`
+	Key      []string `key:"key" doc:"keys that are neither in a certificate's file nor beside it" as:"key"`
 	ALPN     ALPN     `key:"alpn" doc:"protocols offered to clients, or mirror: what the server chooses of the client's offer"`
 	TLS      TLS      `key:"tls" doc:"versions, ciphers and groups towards clients; alone a preset: modern, intermediate or old"`
 	Client   Client   `key:"client" doc:"who may connect"`
@@ -64,7 +65,7 @@ type Route struct {
 // Match selects connections. An empty list does not ask.
 type Match struct {
 	SNI    []Name         `key:"sni" doc:"server names; * is one label, ** one or more, \"\" a hello without SNI"`
-	ALPN   []string       `key:"alpn" doc:"protocols, one of which the client must offer"`
+	ALPN   []string       `key:"alpn" doc:"protocols, one of which the client must offer" as:"protocol"`
 	TLS    *bool          `key:"tls" doc:"whether the client begins with a ClientHello"`
 	Client []netip.Prefix `key:"client" doc:"addresses the client connects from"`
 }
@@ -79,9 +80,9 @@ type Name struct {
 type Client struct {
 	Auth    Auth           `key:"auth" doc:"require, optional or none: a client certificate (default: require once ca is there)"`
 	From    []netip.Prefix `key:"from" doc:"addresses that may connect; always required beside anything else"`
-	CA      []string       `key:"ca" doc:"trust anchors for client certificates: PEM files, or system"`
+	CA      []string       `key:"ca" doc:"trust anchors for client certificates: PEM files, or system" as:"anchor"`
 	Profile Profile        `key:"profile" doc:"floors for keys and signatures: webpki, private or strict" default:"private"`
-	Pin     []string       `key:"pin" doc:"SHA-256 of accepted public keys: sha256//BASE64, or hexadecimal"`
+	Pin     []string       `key:"pin" doc:"SHA-256 of accepted public keys: sha256//BASE64, or hexadecimal" as:"pin"`
 }
 
 // Allow is the decision who of the verified clients may pass.
@@ -94,28 +95,28 @@ type Allow struct {
 // Rule holds where all that it names holds. Empty fields do not ask.
 type Rule struct {
 	Pos   Pos
-	DNS   string `key:"dns" doc:"a dNSName of the certificate"`
-	URI   string `key:"uri" doc:"a URI of the certificate; * is one path segment, ** at the end one or more"`
-	CN    string `key:"cn" doc:"the subject's common name"`
-	OU    string `key:"ou" doc:"one of the subject's organizational units"`
-	Email string `key:"email" doc:"an rfc822Name of the certificate"`
-	IPSAN string `key:"ip_san" doc:"an iPAddress of the certificate: an address or a CIDR"`
-	SPKI  string `key:"spki" doc:"SHA-256 of the public key: sha256//BASE64, or hexadecimal"`
+	DNS   string `key:"dns" doc:"a dNSName of the certificate" as:"dns"`
+	URI   string `key:"uri" doc:"a URI of the certificate; * is one path segment, ** at the end one or more" as:"uri"`
+	CN    string `key:"cn" doc:"the subject's common name" as:"text"`
+	OU    string `key:"ou" doc:"one of the subject's organizational units" as:"text"`
+	Email string `key:"email" doc:"an rfc822Name of the certificate" as:"text"`
+	IPSAN string `key:"ip_san" doc:"an iPAddress of the certificate: an address or a CIDR" as:"prefix"`
+	SPKI  string `key:"spki" doc:"SHA-256 of the public key: sha256//BASE64, or hexadecimal" as:"pin"`
 }
 
 // To is the server's side.
 type To struct {
 	Pos     Pos
-	Addr    Address  `key:"addr" main:"true" doc:"where the server is: tcp://127.0.0.1:8080, tls://db.example:5432, tcp://unix:PATH"`
-	Name    string   `key:"name" doc:"the name that the server's certificate must have (default: the host of addr)"`
-	SNI     string   `key:"sni" doc:"the server name to send, \"\" for none (default: name)"`
-	Cert    []string `key:"cert" doc:"our certificate towards the server"`
-	Key     []string `key:"key" doc:"its key, where it is neither in the same file nor beside it"`
+	Addr    Address  `key:"addr" main:"true" as:"to" doc:"where the server is: tcp://127.0.0.1:8080, tls://db.example:5432, tcp://unix:PATH"`
+	Name    string   `key:"name" doc:"the name that the server's certificate must have (default: the host of addr)" as:"host"`
+	SNI     string   `key:"sni" doc:"the server name to send, \"\" for none (default: name)" as:"sni"`
+	Cert    []string `key:"cert" doc:"our certificate towards the server" as:"file"`
+	Key     []string `key:"key" doc:"its key, where it is neither in the same file nor beside it" as:"key"`
 	ALPN    ALPN     `key:"alpn" doc:"protocols offered to the server"`
 	TLS     TLS      `key:"tls" doc:"versions, ciphers and groups towards the server; alone a preset"`
-	CA      []string `key:"ca" doc:"trust anchors for the server's certificate: PEM files, or system (default: system)"`
+	CA      []string `key:"ca" doc:"trust anchors for the server's certificate: PEM files, or system (default: system)" as:"anchor"`
 	Profile Profile  `key:"profile" doc:"floors for keys and signatures: webpki, private or strict (default: webpki with the system's anchors, else private)"`
-	Pin     []string `key:"pin" doc:"SHA-256 of accepted public keys: sha256//BASE64, or hexadecimal"`
+	Pin     []string `key:"pin" doc:"SHA-256 of accepted public keys: sha256//BASE64, or hexadecimal" as:"pin"`
 }
 
 // TLS are the parameters of one side. The zero Min and Max are the preset's.
@@ -123,8 +124,8 @@ type TLS struct {
 	Preset  Preset   `key:"preset" main:"true" doc:"modern, intermediate or old, as Mozilla's guidelines name them" default:"intermediate"`
 	Min     Version  `key:"min" doc:"lowest version: 1.0, 1.1, 1.2 or 1.3"`
 	Max     Version  `key:"max" doc:"highest version"`
-	Ciphers []string `key:"ciphers" doc:"cipher suites up to TLS 1.2, by their OpenSSL or IANA names"`
-	Groups  []string `key:"groups" doc:"key exchange groups: X25519MLKEM768, X25519, P-256, P-384, ..."`
+	Ciphers []string `key:"ciphers" doc:"cipher suites up to TLS 1.2, by their OpenSSL or IANA names" as:"cipher"`
+	Groups  []string `key:"groups" doc:"key exchange groups: X25519MLKEM768, X25519, P-256, P-384, ..." as:"group"`
 	Tickets Switch   `key:"tickets" doc:"resume sessions by tickets" default:"on"`
 }
 
@@ -142,7 +143,7 @@ type Timeouts struct {
 // Unsafe holds the unsafe switches of a route.
 type Unsafe struct {
 	NoVerify   Switch `key:"no_verify" doc:"take any certificate from the server" default:"off"`
-	KeyLog     string `key:"keylog" doc:"write the session keys to this file: whoever reads it reads the traffic"`
+	KeyLog     string `key:"keylog" doc:"write the session keys to this file: whoever reads it reads the traffic" as:"file"`
 	KeyMode    Switch `key:"key_mode" doc:"take key files that everybody can read" default:"off"`
 	Truncation Switch `key:"truncation" doc:"pass on a connection cut off without close_notify as a proper end" default:"off"`
 	OpenFrom   Switch `key:"open_from" doc:"let any host use our client certificate through a plain listener" default:"off"`

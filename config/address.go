@@ -1,0 +1,186 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// String is the address as the start lines show it: tls://[::]:443 for :443.
+func (a Address) String() string {
+	if a == (Address{}) {
+		return ""
+	}
+	return a.Carrier + "://" + a.where()
+}
+
+func (a Address) where() string {
+	switch {
+	case a.Unix != "":
+		return "unix:" + a.Unix
+	case a.Systemd != "":
+		return "systemd:" + a.Systemd
+	case a.Host == "":
+		return "[::]:" + strconv.Itoa(int(a.Port))
+	}
+	return net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port)))
+}
+
+// local reports whether nothing that is spoken here leaves this host.
+func (a Address) local() bool {
+	if a.Unix != "" || a.Systemd != "" {
+		return true
+	}
+	if ip, err := netip.ParseAddr(a.Host); err == nil {
+		return ip.Unmap().IsLoopback()
+	}
+	host := strings.TrimSuffix(strings.ToLower(a.Host), ".")
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+// parseAddress reads CARRIER://WHERE; end is from or to.
+func parseAddress(text, end string) (Address, error) {
+	a := Address{Text: text}
+	carrier, where, ok := strings.Cut(text, "://")
+	switch {
+	case ok:
+	case strings.HasPrefix(text, "unix:"), strings.HasPrefix(text, "systemd:"):
+		carrier, where = "tcp", text
+	case text == "origin" && end == "to":
+		return a, complain("", "`origin` "+notBuilt)
+	default:
+		return a, noScheme(text, end)
+	}
+	a.Carrier = carrier
+	if err := a.checkCarrier(where); err != nil {
+		return a, err
+	}
+	if path, ok := strings.CutPrefix(where, "unix:"); ok {
+		if path == "" {
+			return a, complain("tcp://unix:/run/app.sock", "`%s` names no path", printable(text))
+		}
+		a.Unix = path
+		return a, nil
+	}
+	if name, ok := strings.CutPrefix(where, "systemd:"); ok {
+		if end == "to" {
+			return a, complain("", "systemd: hands over listening sockets, so it can only be FROM")
+		}
+		if name == "" {
+			return a, complain("the FileDescriptorName= of the socket unit: tls://systemd:https", "`%s` names no socket", printable(text))
+		}
+		a.Systemd = name
+		return a, nil
+	}
+	return a.hostPort(where, end)
+}
+
+func (a Address) checkCarrier(where string) error {
+	switch a.Carrier {
+	case "tcp", "tls":
+		return nil
+	case "ssl", "https":
+		return complain("", "unknown scheme `%s://`; did you mean tls://%s?", a.Carrier, printable(where))
+	case "http":
+		return complain("", "unknown scheme `http://`; did you mean tcp://%s?", printable(where))
+	}
+	for _, c := range laterCarriers {
+		if a.Carrier == c {
+			return complain("", "`%s://` %s", c, notBuilt)
+		}
+	}
+	if near := nearest(a.Carrier, []string{"tcp", "tls"}); near != "" {
+		return complain("", "unknown scheme `%s://`; did you mean %s://%s?", printable(a.Carrier), near, printable(where))
+	}
+	return complain("tcp:// or tls://", "unknown scheme `%s://`", printable(a.Carrier))
+}
+
+func noScheme(text, end string) error {
+	guess := text
+	if _, err := strconv.ParseUint(text, 10, 16); err == nil {
+		guess = ":" + text
+	}
+	scheme := "tcp://"
+	switch {
+	case end == "from" && (strings.HasSuffix(guess, ":443") || strings.HasSuffix(guess, ":8443")):
+		scheme = "tls://"
+	case end == "to" && strings.HasPrefix(guess, ":"):
+		guess = "127.0.0.1" + guess
+	}
+	if _, err := (Address{Carrier: "tcp"}).hostPort(guess, end); err != nil {
+		return complain("CARRIER://WHERE: tcp://127.0.0.1:8080, tls://:443, tcp://unix:/run/app.sock", "`%s` is no address", printable(text))
+	}
+	return complain("", "`%s` does not say what is spoken there; did you mean %s%s?", printable(text), scheme, printable(guess))
+}
+
+func (a Address) hostPort(where, end string) (Address, error) {
+	if rest, ok := strings.CutSuffix(where, "/"); ok {
+		return a, complain("", "an address ends with its port; did you mean %s://%s?", a.Carrier, printable(rest))
+	}
+	host, port, err := net.SplitHostPort(where)
+	if err != nil {
+		hint := "host:port, :port, unix:PATH; an IPv6 address stands in brackets: [::1]:443"
+		return a, complain(hint, "`%s` is no address: it must be host:port", printable(where))
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return a, complain("a number up to 65535", "`%s` is no port", printable(port))
+	}
+	a.Port = uint16(n)
+	bracketed := strings.HasPrefix(where, "[")
+	if a.Host, err = parseHost(host, bracketed, end); err != nil {
+		return a, err
+	}
+	if end != "to" {
+		return a, nil
+	}
+	if host == "" {
+		return a, complain("", "the server's address names no host; did you mean %s://127.0.0.1:%d?", a.Carrier, n)
+	}
+	if n == 0 {
+		return a, complain("", "port 0 is none that a server listens on")
+	}
+	return a, nil
+}
+
+func parseHost(host string, bracketed bool, end string) (string, error) {
+	if ip, err := netip.ParseAddr(host); err == nil && bracketed == ip.Is6() {
+		return ip.String(), nil
+	}
+	switch {
+	case bracketed:
+		return "", complain("", "`[%s]` is no IPv6 address", printable(host))
+	case host == "*" && end == "from":
+		return "", complain("", "all addresses of both families are written `:port`")
+	case host == "":
+		return "", nil
+	}
+	return host, checkHost(host)
+}
+
+// checkHost takes the names that a resolver can be asked for.
+func checkHost(host string) error {
+	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
+	digits := true
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || strings.HasPrefix(l, "-") || strings.HasSuffix(l, "-") {
+			return complain("", "`%s` is no host name", printable(host))
+		}
+		for _, c := range []byte(l) {
+			switch {
+			case c >= 0x80:
+				return complain("write it in its xn-- form", "`%s` is no host name", printable(host))
+			case '0' <= c && c <= '9':
+			case 'a' <= c|0x20 && c|0x20 <= 'z', c == '-', c == '_':
+				digits = false
+			default:
+				return complain("", "`%s` is no host name", printable(host))
+			}
+		}
+	}
+	if digits || len(host) > 253 {
+		return complain("", "`%s` is neither an IP address nor a host name", printable(host))
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+const notBuilt = "is not built in this version"
+
+// later are the words that are settled but not built, by the map they stand
+// in: whoever writes one has read the documentation of a newer version.
+var later = map[string]string{
+	"file":     "admin metrics limits resolver storage ticket_secret ct_log_list filters taps",
+	"log":      "sample",
+	"process":  "no_sandbox admin_tcp",
+	"listener": "proxy_protocol proxy_trust users limits " + laterRoute,
+	"defaults": "proxy_protocol proxy_trust users limits " + laterRoute,
+	"route":    laterRoute,
+	"match":    "dest port ja4 list server if",
+	"tls":      "mtu cid",
+	"client":   laterCheck,
+	"rule":     "if",
+	"to":       "spiffe psk psk_identity starttls proxy_protocol source via reach balance hash slow_start retry check weight backup " + laterCheck,
+	"unsafe":   "open_proxy",
+}
+
+const (
+	laterRoute = "starttls acme spiffe mint psk staple filters taps"
+	laterCheck = "crl revocation dane ct aia"
+)
+
+func isLater(word, key string) bool {
+	return slices.Contains(strings.Fields(later[word]), key)
+}
+
+var (
+	laterCarriers = strings.Fields("udp dtls connect connect+tls socks5 socks5+tls tproxy tproxy+udp redirect")
+	laterKeys     = []string{"pkcs11:", "tpm:", "signer://", "vault:"}
+)
+
+// unknown says what may have been meant by a key that s does not have.
+func unknown(s *schema, key string) (msg, hint string) {
+	shown := "`" + printable(key) + "`"
+	if isLater(s.word, key) {
+		return shown + " " + notBuilt, ""
+	}
+	msg = "unknown key " + shown
+	if s == routeSchema && listenerSchema.field(key) != nil {
+		return shown + " stands at the listener, not in a route", ""
+	}
+	if s.word == "defaults" && listenerSchema.field(key) != nil {
+		return shown + " cannot stand in `defaults`", ""
+	}
+	if s.word == "include" && fileSchema.field(key) != nil {
+		return "an included file holds only `listeners`, not " + shown, ""
+	}
+	if near := nearest(key, s.keys()); near != "" {
+		return msg + "; did you mean `" + near + "`?", ""
+	}
+	if places := elsewhere(s, key); len(places) > 0 {
+		return msg + " here", "it stands in " + strings.Join(places, ", ")
+	}
+	if len(s.fields) <= 12 {
+		return msg, "known here: " + strings.Join(s.keys(), ", ")
+	}
+	return msg, ""
+}
+
+// elsewhere finds the maps that have key, or will have it.
+func elsewhere(s *schema, key string) []string {
+	var out []string
+	add := func(place string) {
+		if !slices.Contains(out, place) && len(out) < 3 {
+			out = append(out, place)
+		}
+	}
+	within := func(s *schema) {
+		for _, f := range s.fields {
+			if f.sub != nil && f.sub != listenerSchema && f.sub != routeSchema && f.sub != defaultsSchema &&
+				(f.sub.field(key) != nil || isLater(f.sub.word, key)) {
+				add("`" + f.key + "`")
+			}
+		}
+	}
+	if s == fileSchema && (listenerSchema.field(key) != nil || isLater("listener", key)) {
+		return []string{"a listener or `defaults`"}
+	}
+	within(s)
+	if s != listenerSchema && s != routeSchema && s.word != "defaults" {
+		if routeSchema.field(key) != nil || isLater("route", key) {
+			add("a listener or route")
+		}
+		within(routeSchema)
+	}
+	if s != fileSchema && (fileSchema.field(key) != nil || isLater("file", key)) {
+		add("the file itself")
+	}
+	return out
+}
+
+// nearest gives the word that s was most likely meant to be, if any is near.
+func nearest(s string, words []string) string {
+	best, found := 1+min(2, len(s)/3), ""
+	for _, w := range words {
+		if d := distance(strings.ToLower(s), w); d < best {
+			best, found = d, w
+		}
+	}
+	return found
+}
+
+// distance counts the letters to insert, delete, replace or swap.
+func distance(a, b string) int {
+	const longest = 64 // longer than any word of ours
+	if len(a) > longest || len(b) > longest {
+		return longest
+	}
+	before, row, next := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		next[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			next[j+1] = min(row[j]+cost, row[j+1]+1, next[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				next[j+1] = min(next[j+1], before[j-1]+1)
+			}
+		}
+		before, row, next = row, next, before
+	}
+	return row[len(b)]
+}

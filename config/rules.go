@@ -1,0 +1,310 @@
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// ruling is one route, or with no route a listener, before the rules that
+// need more than one key: what it says itself, what it is after inheritance,
+// and what the tree will hold.
+type ruling struct {
+	*loader
+	lis   *Listener
+	route *Route
+	all   *node
+	said  *node
+}
+
+// The keys that mean something only where TLS ends here, on each side.
+var (
+	tlsFrom = []string{"cert", "key", "alpn", "tls", "client.auth", "client.ca", "client.profile", "client.pin", "allow"}
+	tlsTo   = []string{"to.name", "to.sni", "to.cert", "to.key", "to.alpn", "to.tls", "to.ca", "to.profile", "to.pin"}
+)
+
+func (g *ruling) apply() {
+	r := g.route
+	g.warnUnsafe()
+	g.match()
+	if r.Action == Reject {
+		r.Pattern = "reject"
+		g.dropFrom()
+		r.To = To{}
+		return
+	}
+	if r.To.Addr == (Address{}) {
+		g.add(g.all.pos, "to: tcp://127.0.0.1:8080, or `action: reject`", "a route without `to`")
+		return
+	}
+	if r.Action == Splice {
+		g.splice()
+		g.plainTo()
+		return
+	}
+	in, out := g.lis.From.Carrier == "tls", r.To.Addr.Carrier == "tls"
+	r.Pattern = map[[2]bool]string{{true, false}: "offload", {false, true}: "encrypt", {true, true}: "bridge", {false, false}: "plain"}[[2]bool{in, out}]
+	if in {
+		g.credential()
+		g.clients()
+	} else {
+		g.plainFrom()
+	}
+	if out {
+		g.server()
+	} else {
+		g.refuseSaid(tlsTo, "the server's side is clear text (`%s`), so %s has no meaning", r.To.Addr.Text, "to: tls://"+r.To.Addr.where())
+		r.To = To{Pos: r.To.Pos, Addr: r.To.Addr}
+	}
+	g.alpn()
+	g.versions("tls", &r.TLS, in)
+	g.versions("to.tls", &r.To.TLS, out)
+	g.openFrom()
+	g.plainTo()
+}
+
+// applyListener looks at what stands at the listener alone.
+func (g *ruling) applyListener() {
+	if g.lis.From.Carrier == "tls" {
+		return
+	}
+	g.refuseSaid(append([]string{"ech"}, tlsFrom...), "clients speak clear text here (`%s`), so %s has no meaning",
+		g.lis.From.Text, "from: tls://"+strings.TrimPrefix(g.lis.From.where(), "[::]"))
+	g.lis.ECH = nil
+}
+
+// at is where path was said, or the route itself.
+func (g *ruling) at(path string) Pos {
+	if e := g.all.find(path); e != nil {
+		return e.pos
+	}
+	return g.all.pos
+}
+
+// refuseSaid refuses keys that do nothing where the user wrote them; what
+// came by inheritance is for others and is ignored.
+func (g *ruling) refuseSaid(keys []string, why, text, instead string) {
+	for _, key := range keys {
+		e := g.said.find(key)
+		if e == nil || key == "client.auth" && e.val.text == "none" || e.val.kind == list && len(e.val.list) == 0 {
+			continue
+		}
+		hint := "take it away"
+		if instead != "" {
+			hint += ", or write " + instead
+			if e.pos.Flag != "" {
+				hint = strings.NewReplacer("write from: ", "make FROM ", "write to: ", "make TO ").Replace(hint)
+			}
+		}
+		g.add(e.pos, hint, why, text, e.pos.word(key))
+	}
+}
+
+func (g *ruling) match() {
+	m := &g.route.Match
+	if g.lis.From.Carrier == "tls" {
+		if m.TLS != nil && !*m.TLS {
+			g.add(g.at("match.tls"), "", "a route that no client can reach: tls:// must see a ClientHello")
+		}
+		return
+	}
+	for _, key := range []string{"match.sni", "match.alpn", "match.tls"} {
+		if e := g.all.find(key); e != nil {
+			g.add(e.pos, "from: tls://"+strings.TrimPrefix(g.lis.From.where(), "[::]"),
+				"%s:// never peeks, so %s cannot be known", g.lis.From.Carrier, e.pos.word(key))
+		}
+	}
+}
+
+func (g *ruling) splice() {
+	r := g.route
+	r.Pattern = "pass-through"
+	if e := g.said.find("to.addr"); e != nil && r.To.Addr.Carrier == "tls" {
+		line := "write `to: tcp://" + r.To.Addr.where() + "`"
+		if e.pos.Flag != "" {
+			line = "write tcp://" + r.To.Addr.where() + " for TO"
+		}
+		g.add(e.pos, line, "splice passes the client's own TLS through, so nothing here speaks tls:// to the server")
+	}
+	for _, keys := range [][]string{tlsFrom, tlsTo} {
+		for _, key := range keys {
+			if e := g.said.find(key); e != nil {
+				hint := "take it away, or write `action: terminate`"
+				if e.pos.Flag != "" {
+					hint = "take it away, or --action splice"
+				}
+				g.add(e.pos, hint, "splice passes TLS through undecrypted, so %s has no meaning", e.pos.word(key))
+			}
+		}
+	}
+	g.dropFrom()
+	addr := r.To.Addr
+	addr.Carrier = "tcp"
+	r.To = To{Pos: r.To.Pos, Addr: addr}
+}
+
+// dropFrom forgets what was inherited about TLS with clients.
+func (g *ruling) dropFrom() {
+	r := g.route
+	r.Cert, r.Key, r.ALPN, r.TLS, r.Allow = nil, nil, ALPN{}, TLS{}, Allow{}
+	r.Client = Client{Auth: AuthNone, From: r.Client.From}
+}
+
+func (g *ruling) plainFrom() {
+	r := g.route
+	g.refuseSaid(tlsFrom, "clients speak clear text here (`%s`), so %s has no meaning", g.lis.From.Text, "")
+	if len(r.Client.CA) > 0 || r.Allow.Set {
+		g.warn(g.at("from"), "clients of %s speak clear text: the client certificates that `defaults` ask for are not asked for here", g.lis.From)
+	}
+	g.dropFrom()
+}
+
+func (g *ruling) credential() {
+	if len(g.route.Cert) > 0 {
+		return
+	}
+	g.add(g.at("from"), "acme and mint are "+strings.TrimPrefix(notBuilt, "is "),
+		"%s needs --cert, --acme-email or --mint-cert; to pass TLS through undecrypted add --action splice", g.route.Pattern)
+}
+
+func (g *ruling) clients() {
+	r := g.route
+	c := &r.Client
+	ca, system := len(c.CA) > 0, slices.Contains(c.CA, "system")
+	if c.Auth == "" {
+		c.Auth = AuthNone
+		if ca {
+			c.Auth = AuthRequire
+		}
+	}
+	auth, cas, allow := g.at("client.auth"), g.at("client.ca"), g.at("allow")
+	switch {
+	case c.Auth == AuthNone && ca:
+		g.add(auth, "to undo what is inherited: client: {auth: none, ca: []}, allow: []", "%s is none, yet %s names anchors", auth.word("client.auth"), auth.word("client.ca"))
+	case c.Auth != AuthNone && !ca:
+		g.add(auth, "name the anchors of client certificates with "+auth.word("client.ca"), "%s is %s, but there is no %s", auth.word("client.auth"), c.Auth, auth.word("client.ca"))
+	case !ca && r.Allow.Set:
+		g.add(allow, "name the anchors of client certificates with "+allow.word("client.ca"), "%s without %s: no client is asked for a certificate", allow.word("allow"), allow.word("client.ca"))
+	case !ca && len(c.Pin) > 0:
+		pin := g.at("client.pin")
+		g.add(pin, "name the anchors of client certificates with "+pin.word("client.ca"), "%s without %s: no client is asked for a certificate", pin.word("client.pin"), pin.word("client.ca"))
+	case c.Auth != AuthNone && !r.Allow.Set:
+		hint := "`allow: all`, or rules like `allow: [{dns: client.example}]`"
+		if cas.Flag != "" {
+			hint = "--allow all, --allow-dns NAME, --allow-uri URI, --allow-cn, --allow-ou, --allow-email, --allow-ip-san or --allow-spki"
+		}
+		g.add(cas, hint, "client certificates are asked for, but nothing says who may pass: %s is missing", cas.word("allow"))
+	case r.Allow.All && system:
+		g.add(allow, "name who may pass, or anchors of your own", "%s all with the system's anchors would let everybody with a public certificate pass", allow.word("allow"))
+	}
+	if c.Auth == AuthNone {
+		c.Profile = ""
+	}
+}
+
+// server fills in whom the server has to be.
+func (g *ruling) server() {
+	to := &g.route.To
+	if to.CA == nil {
+		to.CA = []string{"system"}
+	}
+	if len(to.CA) == 0 && !bool(g.route.Unsafe.NoVerify) {
+		g.add(g.at("to.ca"), "", "%s is empty: no server could be verified", g.at("to.ca").word("to.ca"))
+	}
+	if to.Profile == "" {
+		to.Profile = ProfilePrivate
+		if slices.Contains(to.CA, "system") {
+			to.Profile = ProfileWebPKI
+		}
+	}
+	if to.Name == "" {
+		to.Name = strings.TrimSuffix(to.Addr.Host, ".")
+	}
+	if to.Name == "" && !bool(g.route.Unsafe.NoVerify) {
+		pos := g.at("to.addr")
+		g.add(pos, "say which name its certificate has: "+pos.word("to.name"), "a socket has no host name that the server's certificate could be compared with")
+	}
+	if g.all.find("to.sni") == nil {
+		if _, err := netip.ParseAddr(to.Name); err != nil {
+			to.SNI = to.Name
+		}
+	}
+}
+
+// alpn decides what is offered where nothing was said.
+func (g *ruling) alpn() {
+	r := g.route
+	said := g.all.find("alpn") != nil && r.Pattern != "encrypt" && r.Pattern != "plain"
+	if to := &r.To; to.ALPN.Mirror {
+		pos := g.at("to.alpn")
+		g.add(pos, "", "mirror stands in %s: what the server chooses of the client's offer", pos.word("alpn"))
+	}
+	if r.Pattern != "bridge" {
+		if pos := g.at("alpn"); said && r.ALPN.Mirror {
+			if g.said.find("alpn") == nil {
+				r.ALPN = ALPN{} // meant for the bridges beside this route
+				return
+			}
+			g.add(pos, "name the protocols: h2, http/1.1", "%s mirror asks the server, and there is no TLS with the server here", pos.word("alpn"))
+		}
+		return
+	}
+	switch auth := r.Client.Auth != AuthNone; {
+	case said && r.ALPN.Mirror && auth:
+		pos := g.at("alpn")
+		g.add(pos, "name the protocols: h2, http/1.1", "%s mirror dials the server before the client has shown its certificate", pos.word("alpn"))
+	case said && r.ALPN.Mirror && r.To.ALPN.Protos != nil:
+		pos := g.at("to.alpn")
+		g.add(pos, "", "with mirror the server is offered what the client offers, so %s has no meaning", pos.word("to.alpn"))
+	case !said && auth:
+		r.Notes = append(r.Notes, "no ALPN: the server is dialled only after the client is known")
+	case !said && r.To.ALPN.Protos == nil:
+		r.ALPN.Mirror = true
+	}
+}
+
+var presetMin = map[Preset]Version{PresetModern: 0x0304, PresetIntermediate: 0x0303, PresetOld: 0x0301}
+
+func (g *ruling) versions(path string, t *TLS, used bool) {
+	if !used {
+		return
+	}
+	low := t.Min
+	if low == 0 {
+		low = presetMin[t.Preset]
+	}
+	if t.Max != 0 && low > t.Max {
+		pos := g.at(path + ".max")
+		why := "`min`"
+		if t.Min == 0 {
+			why = "preset " + string(t.Preset)
+		}
+		g.add(pos, "", "%s is below %s: no version is left", pos.word(path+".max"), why)
+	}
+	if t.Preset == PresetOld {
+		g.warn(g.at(path), "preset old takes TLS 1.0, RSA key exchange, CBC and 3DES")
+	} else if low < 0x0303 {
+		g.warn(g.at(path+".min"), "TLS 1.0 and 1.1 are broken and withdrawn (RFC 8996)")
+	}
+}
+
+func (g *ruling) openFrom() {
+	r := g.route
+	if g.lis.From.Carrier == "tls" || g.lis.From.local() || len(r.To.Cert) == 0 || bool(r.Unsafe.OpenFrom) {
+		return
+	}
+	pos := g.at("to.cert")
+	hint := "listen on 127.0.0.1 or unix:, or write unsafe: {open_from: on}"
+	if pos.Flag != "" {
+		hint = "listen on 127.0.0.1 or unix:, or add --unsafe-open-from"
+	}
+	g.add(pos, hint, "any host that reaches %s could use our client certificate", g.lis.From)
+}
+
+func (g *ruling) plainTo() {
+	a := g.route.To.Addr
+	through := g.route.Action == Splice && g.lis.From.Carrier == "tls"
+	if a.Carrier != "tls" && !a.local() && !through {
+		g.warn(g.at("to.addr"), "clear text leaves this host: %s (did you mean tls://?)", a)
+	}
+}

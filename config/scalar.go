@@ -1,0 +1,245 @@
+package config
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"sallyport/name"
+)
+
+// enums are the words that a named string type may be.
+var enums = map[string][]string{
+	"LogFormat": {"text", "json"},
+	"LogLevel":  {"debug", "info", "warn", "error"},
+	"Action":    {"terminate", "splice", "reject"},
+	"Auth":      {"require", "optional", "none"},
+	"Profile":   {"webpki", "private", "strict"},
+	"Preset":    {"modern", "intermediate", "old"},
+}
+
+var switches = map[string]Switch{"on": true, "true": true, "off": false, "false": false, "none": false}
+
+func parseSwitch(text string) (Switch, error) {
+	if on, ok := switches[text]; ok {
+		return on, nil
+	}
+	if on, ok := switches[strings.ToLower(text)]; ok {
+		word := "off"
+		if on {
+			word = "on"
+		}
+		return false, complain("", "`%s` is neither on nor off; did you mean `%s`?", printable(text), word)
+	}
+	return false, complain("on or true, off, false or none", "`%s` is neither on nor off", printable(text))
+}
+
+func parseEnum(typ, text string) error {
+	known := enums[typ]
+	for _, k := range known {
+		if text == k {
+			return nil
+		}
+	}
+	last := len(known) - 1
+	list := strings.Join(known[:last], ", ") + " or " + known[last]
+	if near := nearest(text, known); near != "" {
+		return complain("", "`%s` is not %s; did you mean `%s`?", printable(text), list, near)
+	}
+	return complain("", "`%s` is not %s", printable(text), list)
+}
+
+func parseVersion(text string) (Version, error) {
+	switch text {
+	case "1.0":
+		return 0x0301, nil
+	case "1.1":
+		return 0x0302, nil
+	case "1.2":
+		return 0x0303, nil
+	case "1.3":
+		return 0x0304, nil
+	}
+	bare := strings.TrimLeft(strings.ToLower(text), "tlsv ")
+	if _, err := parseVersion(bare); bare != text && err == nil {
+		return 0, complain("", "`%s` is no TLS version; did you mean %s?", printable(text), bare)
+	}
+	return 0, complain("1.0, 1.1, 1.2 or 1.3", "`%s` is no TLS version", printable(text))
+}
+
+// parseDuration reads Go's durations, d for days, and a bare 0.
+func parseDuration(text string) (time.Duration, error) {
+	bad := func() error {
+		if _, err := strconv.ParseFloat(text, 64); err == nil {
+			return complain("", "`%s` has no unit; did you mean %ss?", printable(text), printable(text))
+		}
+		return complain("a number with a unit: 300ms, 5s, 10m, 1h30m, 7d", "`%s` is no duration", printable(text))
+	}
+	if text == "0" {
+		return 0, nil
+	}
+	rest, sign := text, 1.0
+	if r, ok := strings.CutPrefix(rest, "-"); ok {
+		rest, sign = r, -1
+	} else {
+		rest = strings.TrimPrefix(rest, "+")
+	}
+	var days float64
+	if number, after, ok := strings.Cut(rest, "d"); ok {
+		n, err := strconv.ParseFloat(number, 64)
+		if err != nil || strings.Trim(number, "0123456789.") != "" {
+			return 0, bad()
+		}
+		days, rest = n*float64(24*time.Hour), after
+		if rest == "" {
+			rest = "0"
+		}
+	}
+	d, err := time.ParseDuration(rest)
+	if err != nil || strings.ContainsAny(rest[:1], "+-") {
+		return 0, bad()
+	}
+	if days+float64(d) >= math.MaxInt64 {
+		return 0, complain("", "`%s` is longer than any clock", printable(text))
+	}
+	return time.Duration(sign) * (time.Duration(days) + d), nil
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	if ip, err := netip.ParseAddr(text); err == nil && ip.Zone() == "" {
+		ip = ip.Unmap()
+		return netip.PrefixFrom(ip, ip.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil || p.Addr().Is4In6() {
+		return p, complain("", "`%s` is neither an IP address nor a range like 10.0.0.0/8", printable(text))
+	}
+	if p != p.Masked() {
+		return p, complain("", "`%s` has bits beyond its length; did you mean %s?", printable(text), p.Masked())
+	}
+	return p, nil
+}
+
+func parseClock(text string) (ClockOffset, error) {
+	if file, ok := strings.CutPrefix(text, "@"); ok {
+		if file == "" {
+			return ClockOffset{}, complain("", "`@` names no file")
+		}
+		return ClockOffset{File: file}, nil
+	}
+	by, err := parseDuration(text)
+	return ClockOffset{By: by}, err
+}
+
+func parseName(text string) (Name, error) {
+	if text == "" {
+		return Name{}, nil
+	}
+	p, err := name.Parse(text)
+	return Name{text, p}, err
+}
+
+// checkPin takes curl's form and what openssl and most tools print.
+func checkPin(text string) error {
+	if b64, ok := strings.CutPrefix(text, "sha256//"); ok {
+		if sum, err := base64.StdEncoding.DecodeString(b64); err == nil && len(sum) == 32 {
+			return nil
+		}
+	} else if sum, err := hex.DecodeString(strings.ReplaceAll(text, ":", "")); err == nil && len(sum) == 32 {
+		return nil
+	}
+	return complain("the SHA-256 of a public key: sha256//BASE64 as curl has it, or 64 hexadecimal digits", "`%s` is no pin", printable(text))
+}
+
+func checkKey(text string) error {
+	for _, k := range laterKeys {
+		if strings.HasPrefix(text, k) {
+			return complain("", "`%s` %s", k, notBuilt)
+		}
+	}
+	return checkFile(text)
+}
+
+func checkFile(text string) error {
+	for _, p := range []string{"env:", "cred:"} {
+		if text == p {
+			return complain("", "`%s` names nothing", p)
+		}
+	}
+	if text == "" {
+		return complain("", "an empty file name")
+	}
+	return nil
+}
+
+// checkText is for what goes into logs or is compared as it stands.
+func checkText(what, text string) error {
+	if text == "" {
+		return complain("", "an empty %s", what)
+	}
+	for _, r := range text {
+		if !unicode.IsPrint(r) {
+			return complain("", "a %s with unprintable characters", what)
+		}
+	}
+	return nil
+}
+
+// checkString looks at a text as its field's tag `as` asks.
+func checkString(as, text string) error {
+	var err error
+	switch as {
+	case "file", "anchor":
+		return checkFile(text)
+	case "key":
+		return checkKey(text)
+	case "pin":
+		return checkPin(text)
+	case "cipher":
+		return cipher(text)
+	case "group":
+		return keyExchange(text)
+	case "dns":
+		_, err = name.Parse(text)
+	case "uri":
+		_, err = name.ParseURI(text)
+	case "text":
+		if err = checkText("name", text); err == nil {
+			_, err = name.ParseText(text)
+		}
+	case "prefix":
+		_, err = parsePrefix(text)
+	case "label":
+		if strings.ContainsAny(text, " \t") {
+			return complain("", "`%s`: a listener's name is one word", printable(text))
+		}
+		return checkText("name", text)
+	case "host", "sni":
+		if text == "" && as == "sni" {
+			return nil
+		}
+		if _, err := netip.ParseAddr(text); err != nil {
+			return checkHost(text)
+		}
+		if as == "sni" {
+			return complain(`"" sends none`, "an IP address is no server name (RFC 6066, section 3)")
+		}
+	case "protocol":
+		return checkProtocol(text)
+	default:
+		return checkText("text", text)
+	}
+	return err
+}
+
+func checkProtocol(text string) error {
+	if text == "" || len(text) > 255 {
+		return complain("h2, http/1.1", "a protocol's name has 1 to 255 bytes (RFC 7301)")
+	}
+	return nil
+}
