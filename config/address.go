@@ -49,6 +49,8 @@ func parseAddress(text, end string) (Address, error) {
 		carrier, where = "tcp", text
 	case text == "origin" && end == "to":
 		return a, complain("", "`origin` "+notBuilt)
+	case text == "":
+		return a, complain("tcp://127.0.0.1:8080", "an empty address")
 	default:
 		return a, noScheme(text, end)
 	}

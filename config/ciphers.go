@@ -92,7 +92,7 @@ func cipher(text string) error {
 	for _, s := range suites {
 		known = append(known, s.openssl, s.iana)
 	}
-	return notOne("cipher suite", text, known)
+	return notOne("cipher suite", text, known, "ECDHE-ECDSA-AES128-GCM-SHA256, ECDHE-RSA-CHACHA20-POLY1305 and the like; by default those of the preset")
 }
 
 func keyExchange(text string) error {
@@ -103,11 +103,11 @@ func keyExchange(text string) error {
 	for _, g := range groups {
 		known = append(known, g.names...)
 	}
-	return notOne("group", text, known)
+	return notOne("group", text, known, strings.Join(known, ", "))
 }
 
 // notOne complains about a word that is not in a long list.
-func notOne(what, text string, known []string) error {
+func notOne(what, text string, known []string, hint string) error {
 	small := make([]string, len(known))
 	for i, k := range known {
 		small[i] = strings.ToLower(k)
@@ -117,5 +117,5 @@ func notOne(what, text string, known []string) error {
 			return complain("", "unknown %s `%s`; did you mean `%s`?", what, printable(text), known[i])
 		}
 	}
-	return complain("known: "+strings.Join(known, ", "), "unknown %s `%s`", what, printable(text))
+	return complain(hint, "unknown %s `%s`", what, printable(text))
 }

@@ -231,7 +231,11 @@ func (d *decoder) alpn(n *node, p *ALPN) bool {
 func (d *decoder) allow(n *node, p *Allow) bool {
 	if n.kind == scalar {
 		if n.text != "all" {
-			d.add(n.pos, "allow: all, or rules like [{dns: client.example}]", "`%s` is neither all nor a rule", printable(n.text))
+			hint := "allow: all, or rules like [{dns: client.example}]"
+			if n.pos.Flag != "" {
+				hint = "--allow all, or rules like --allow-dns client.example"
+			}
+			d.add(n.pos, hint, "`%s` is neither all nor a rule", printable(n.text))
 			return false
 		}
 		p.Set, p.All = true, true

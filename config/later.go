@@ -57,8 +57,11 @@ func unknown(s *schema, key string) (msg, hint string) {
 	if near := nearest(key, s.keys()); near != "" {
 		return msg + "; did you mean `" + near + "`?", ""
 	}
-	if places := elsewhere(s, key); len(places) > 0 {
-		return msg + " here", "it stands in " + strings.Join(places, ", ")
+	if places := elsewhere(s, key, false); len(places) > 0 {
+		return msg + " here", "it belongs " + strings.Join(places, " or ")
+	}
+	if len(elsewhere(s, key, true)) > 0 {
+		return shown + " " + notBuilt, ""
 	}
 	if len(s.fields) <= 12 {
 		return msg, "known here: " + strings.Join(s.keys(), ", ")
@@ -66,36 +69,33 @@ func unknown(s *schema, key string) (msg, hint string) {
 	return msg, ""
 }
 
-// elsewhere finds the maps that have key, or will have it.
-func elsewhere(s *schema, key string) []string {
-	var out []string
-	add := func(place string) {
-		if !slices.Contains(out, place) && len(out) < 3 {
-			out = append(out, place)
-		}
+// elsewhere finds the places that have key or, with soon, will have it.
+func elsewhere(s *schema, key string, soon bool) []string {
+	has := func(in *schema) bool {
+		return !soon && in.field(key) != nil || soon && isLater(in.word, key)
 	}
-	within := func(s *schema) {
-		for _, f := range s.fields {
-			if f.sub != nil && f.sub != listenerSchema && f.sub != routeSchema && f.sub != defaultsSchema &&
-				(f.sub.field(key) != nil || isLater(f.sub.word, key)) {
-				add("`" + f.key + "`")
+	var out []string
+	within := func(in *schema) {
+		for _, f := range in.fields {
+			if place := "in `" + f.key + "`"; f.sub != nil && !f.list && f.sub != defaultsSchema && has(f.sub) && !slices.Contains(out, place) {
+				out = append(out, place)
 			}
 		}
 	}
-	if s == fileSchema && (listenerSchema.field(key) != nil || isLater("listener", key)) {
-		return []string{"a listener or `defaults`"}
+	if s == fileSchema && has(listenerSchema) {
+		return []string{"in a listener or in `defaults`"}
 	}
 	within(s)
-	if s != listenerSchema && s != routeSchema && s.word != "defaults" {
-		if routeSchema.field(key) != nil || isLater("route", key) {
-			add("a listener or route")
+	if s != listenerSchema && s != routeSchema && s != defaultsSchema {
+		if has(routeSchema) {
+			out = append(out, "in a listener or route")
 		}
 		within(routeSchema)
 	}
-	if s != fileSchema && (fileSchema.field(key) != nil || isLater("file", key)) {
-		add("the file itself")
+	if s != fileSchema && has(fileSchema) {
+		out = append(out, "at the top of the file")
 	}
-	return out
+	return out[:min(len(out), 3)]
 }
 
 // nearest gives the word that s was most likely meant to be, if any is near.

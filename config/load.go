@@ -189,18 +189,27 @@ func (l *loader) listener(own, defaults *node) {
 	default:
 		outer := own.without("from", "name", "ech", "routes")
 		for _, r := range routes.list {
-			said := r
-			if r.entry("action") == nil && outer.entry("action") != nil {
-				said = merge(outer, r)
-			} else if r.find("to.addr") == nil && outer.find("to.addr") != nil {
-				said = r.without()
-				said.entries = append(said.entries, &entry{"to", r.pos, merge(outer.get("to"), r.get("to"))})
-			}
-			one(merge(shared, r), said)
+			one(merge(shared, r), saidWith(outer, r))
 		}
 	}
 	(&ruling{loader: l, lis: &lis, all: all, said: own}).applyListener()
 	l.file.Listeners = append(l.file.Listeners, lis)
+}
+
+// saidWith is what counts as said by route itself: keys that the listener
+// writes beside the very `action` or address that makes them meaningless are
+// a mistake there, and not meant for another route.
+func saidWith(outer, route *node) *node {
+	action := route.get("action")
+	if action == nil && outer.entry("action") != nil {
+		return merge(outer, route)
+	}
+	if action != nil && action.text != string(Terminate) || route.find("to.addr") != nil || outer.find("to.addr") == nil {
+		return route
+	}
+	said := route.without("to")
+	said.entries = append(said.entries, &entry{"to", route.pos, merge(outer.get("to"), route.get("to"))})
+	return said
 }
 
 // names gives every listener one of its own.

@@ -53,7 +53,7 @@ func (g *ruling) apply() {
 	if out {
 		g.server()
 	} else {
-		g.refuseSaid(tlsTo, "the server's side is clear text (`%s`), so %s has no meaning", r.To.Addr.Text, "to: tls://"+r.To.Addr.where())
+		g.refuseSaid(tlsTo, "the server's side is clear text (`"+r.To.Addr.Text+"`)", "to: tls://"+r.To.Addr.where())
 		r.To = To{Pos: r.To.Pos, Addr: r.To.Addr}
 	}
 	g.alpn()
@@ -68,8 +68,7 @@ func (g *ruling) applyListener() {
 	if g.lis.From.Carrier == "tls" {
 		return
 	}
-	g.refuseSaid(append([]string{"ech"}, tlsFrom...), "clients speak clear text here (`%s`), so %s has no meaning",
-		g.lis.From.Text, "from: tls://"+strings.TrimPrefix(g.lis.From.where(), "[::]"))
+	g.refuseFrom(append([]string{"ech"}, tlsFrom...))
 	g.lis.ECH = nil
 }
 
@@ -83,21 +82,22 @@ func (g *ruling) at(path string) Pos {
 
 // refuseSaid refuses keys that do nothing where the user wrote them; what
 // came by inheritance is for others and is ignored.
-func (g *ruling) refuseSaid(keys []string, why, text, instead string) {
+func (g *ruling) refuseSaid(keys []string, why, instead string) {
 	for _, key := range keys {
 		e := g.said.find(key)
 		if e == nil || key == "client.auth" && e.val.text == "none" || e.val.kind == list && len(e.val.list) == 0 {
 			continue
 		}
-		hint := "take it away"
-		if instead != "" {
-			hint += ", or write " + instead
-			if e.pos.Flag != "" {
-				hint = strings.NewReplacer("write from: ", "make FROM ", "write to: ", "make TO ").Replace(hint)
-			}
+		hint := "take it away, or write " + instead
+		if e.pos.Flag != "" {
+			hint = strings.NewReplacer("write from: ", "make FROM ", "write to: ", "make TO ").Replace(hint)
 		}
-		g.add(e.pos, hint, why, text, e.pos.word(key))
+		g.add(e.pos, hint, "%s, so %s has no meaning", why, e.pos.word(key))
 	}
+}
+
+func (g *ruling) refuseFrom(keys []string) {
+	g.refuseSaid(keys, "clients speak clear text here (`"+g.lis.From.Text+"`)", "from: tls://"+strings.TrimPrefix(g.lis.From.where(), "[::]"))
 }
 
 func (g *ruling) match() {
@@ -152,7 +152,7 @@ func (g *ruling) dropFrom() {
 
 func (g *ruling) plainFrom() {
 	r := g.route
-	g.refuseSaid(tlsFrom, "clients speak clear text here (`%s`), so %s has no meaning", g.lis.From.Text, "")
+	g.refuseFrom(tlsFrom)
 	if len(r.Client.CA) > 0 || r.Allow.Set {
 		g.warn(g.at("from"), "clients of %s speak clear text: the client certificates that `defaults` ask for are not asked for here", g.lis.From)
 	}
@@ -275,7 +275,7 @@ func (g *ruling) versions(path string, t *TLS, used bool) {
 	}
 	if t.Max != 0 && low > t.Max {
 		pos := g.at(path + ".max")
-		why := "`min`"
+		why := pos.word(path + ".min")
 		if t.Min == 0 {
 			why = "preset " + string(t.Preset)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,7 +67,7 @@ func parseVersion(text string) (Version, error) {
 		return 0x0304, nil
 	}
 	bare := strings.TrimLeft(strings.ToLower(text), "tlsv ")
-	if _, err := parseVersion(bare); bare != text && err == nil {
+	if slices.Contains([]string{"1.0", "1.1", "1.2", "1.3"}, bare) {
 		return 0, complain("", "`%s` is no TLS version; did you mean %s?", printable(text), bare)
 	}
 	return 0, complain("1.0, 1.1, 1.2 or 1.3", "`%s` is no TLS version", printable(text))
@@ -243,3 +244,6 @@ func checkProtocol(text string) error {
 	}
 	return nil
 }
+
+// ParseDuration reads a duration as the file has it: Go's, d for days, a bare 0.
+func ParseDuration(text string) (time.Duration, error) { return parseDuration(text) }

@@ -39,7 +39,11 @@ func readYAML(name string, src []byte, r *report) *node {
 			continue
 		}
 		if doc != nil {
-			r.add(at(name, d.Body.GetToken().Position), "put everything into the first one", "a second YAML document in one file")
+			second := d.Body.GetToken()
+			if d.Start != nil {
+				second = d.Start
+			}
+			r.add(at(name, second.Position), "put everything into the first one", "a second YAML document in one file")
 			return nil
 		}
 		doc = d
@@ -73,7 +77,7 @@ func syntax(name string, err error, r *report) {
 	switch {
 	case strings.Contains(msg, "reserved character"), strings.Contains(msg, "mapping value is not allowed"):
 		hint = `a text with a special character of YAML (@ ` + "`" + ` or a colon and a space) needs quotes: "..."`
-	case strings.Contains(msg, "tab character"):
+	case strings.Contains(msg, "tab character"), strings.Contains(msg, "cannot start any token"):
 		hint = "YAML is indented with spaces"
 	}
 	r.add(at(name, e.GetToken().Position), hint, "%s", msg)
