@@ -67,11 +67,11 @@ var debugSettings = map[string][]string{
 	"tlskyber":             {"0"}, // its name in Go 1.23
 	"tlsmaxrsasize":        nil,   // a bound on what a stranger's key may cost us
 	"fips140":              {"off"},
-	"fips140ems":           {"0"}, // in FIPS mode, no extended master secret
-	"cryptocustomrand":     {"1"}, // random numbers from where a caller says
+	"fips140ems":           {"0"},      // in FIPS mode, no extended master secret
+	"cryptocustomrand":     {"1"},      // random numbers from where a caller says
 	"http2debug":           {"1", "2"}, // prints headers
-	"httplaxcontentlength": {"1"}, // request smuggling
-	"multipartmaxheaders":  nil,   // bounds, as tlsmaxrsasize
+	"httplaxcontentlength": {"1"},      // request smuggling
+	"multipartmaxheaders":  nil,        // bounds, as tlsmaxrsasize
 	"multipartmaxparts":    nil,
 	"urlmaxqueryparams":    nil,
 	"httpcookiemaxnum":     nil,
