@@ -94,7 +94,7 @@ func (f *Flags) Load(path string, o Options) (*File, error) {
 	if err := r.err(); err != nil {
 		return nil, err
 	}
-	file, err := load(path, over, o)
+	file, err := load(path, over.without("listeners"), o)
 	if err != nil {
 		return nil, err
 	}

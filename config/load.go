@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -34,18 +35,23 @@ func load(path string, over *node, o Options) (*File, error) {
 }
 
 func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	f, err := os.Open(path)
 	if err != nil {
-		return nil, &Error{Msg: err.Error()}
+		return nil, fileError(path, err)
 	}
-	if info.Size() > maxSize {
-		return nil, &Error{Pos: Pos{File: path}, Msg: "larger than 4 MiB"}
-	}
-	src, err := os.ReadFile(path)
+	defer f.Close()
+	src, err := io.ReadAll(io.LimitReader(f, maxSize+1)) // its size says nothing of a pipe
 	if err != nil {
-		return nil, &Error{Msg: err.Error()}
+		return nil, fileError(path, err)
 	}
 	return src, nil
+}
+
+func fileError(path string, err error) error {
+	if e := (*os.PathError)(nil); errors.As(err, &e) {
+		err = e.Err
+	}
+	return &Error{Pos: Pos{File: path}, Msg: err.Error()}
 }
 
 func parse(filename string, src []byte, over *node, o Options) (*File, error) {

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/lexer"
@@ -19,6 +20,10 @@ const (
 
 // readYAML gives the tree of one YAML document, nil for an empty one.
 func readYAML(name string, src []byte, r *report) *node {
+	if !utf8.Valid(src) {
+		r.add(Pos{File: name}, "", "not UTF-8")
+		return nil
+	}
 	if len(src) > maxSize {
 		r.add(Pos{File: name}, "", "larger than 4 MiB")
 		return nil

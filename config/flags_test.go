@@ -1,0 +1,244 @@
+package config_test
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"sallyport/config"
+)
+
+const pin = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// samples has a right value for what each type of key takes, and for keys
+// whose type says too little.
+var samples = map[string][]string{
+	"FILE": {"a.pem", "dir,with/comma.pem"}, "FILE|system": {"a.pem", "system"}, "PIN": {pin},
+	"CIPHERS": {"ECDHE-RSA-AES128-GCM-SHA256", "AES128-SHA"}, "GROUPS": {"X25519", "P-256"},
+	"NAME": {"a.example"}, "URI": {"spiffe://corp/ops/*"}, "CIDR": {"10.0.0.0/8", "::1"},
+	"TEXT": {"some text, with: a comma"}, "on|off": {"on"}, "DURATION": {"90s"}, "VERSION": {"1.2"},
+	"PROTOCOLS|mirror": {"h2", "http/1.1"}, "DURATION|@FILE": {"@offset"}, "all": {"all"},
+	"allow.ip_san": {"10.0.0.0/8"}, "action": {"terminate"}, "name": {"edge"}, "tls.min": {"1.0"},
+}
+
+func sample(k config.Key) []string {
+	if s := samples[k.Path]; s != nil {
+		return s
+	}
+	if len(k.Values) > 0 {
+		return k.Values[:1]
+	}
+	values := samples[k.Type]
+	if !k.List && k.Type != "PROTOCOLS|mirror" && len(values) > 1 {
+		values = values[:1]
+	}
+	return values
+}
+
+// needs are the keys that another one makes no sense without.
+func needs(k config.Key) map[string]any {
+	lis := map[string]any{"cert": []any{"site.pem"}}
+	if top, _, _ := strings.Cut(k.Path, "."); k.Path != "client.from" && (top == "client" || top == "allow") {
+		lis["client"] = map[string]any{"ca": "ca.pem"}
+		if top == "client" {
+			lis["allow"] = []any{map[string]any{"cn": "x"}}
+		}
+	}
+	return lis
+}
+
+// TestBothSpellings says the same by every flag and by its key in a file, and
+// prints the file for the flags.
+func TestBothSpellings(t *testing.T) {
+	for _, k := range config.Keys() {
+		if k.Flag == "" {
+			continue
+		}
+		t.Run(k.Flag, func(t *testing.T) {
+			values := sample(k)
+			if len(values) == 0 {
+				t.Fatalf("no sample for %s", k.Type)
+			}
+			base := needs(k)
+			args := []string{"tls://:443", "tls://10.0.0.1:443"}
+			for _, path := range []string{"cert", "client.ca", "allow.cn"} {
+				if hasPath(base, path) && path != k.Path {
+					args = append(args, "--"+strings.ReplaceAll(path, ".", "-"), map[string]string{"cert": "site.pem", "client.ca": "ca.pem", "allow.cn": "x"}[path])
+				}
+			}
+			for _, v := range values {
+				if k.List && strings.Contains(v, ",") {
+					v = `"` + v + `"`
+				}
+				args = append(args, "--"+k.Flag+"="+v)
+			}
+			file := map[string]any{"listeners": []any{base}}
+			base["from"] = args[0]
+			put(base, "to.addr", args[1])
+			under := base
+			if k.In == "file" {
+				under = file
+			}
+			putKey(under, k, values)
+			same(t, args, file)
+		})
+	}
+}
+
+// putKey writes the key as a user would in a file.
+func putKey(under map[string]any, k config.Key, values []string) {
+	if _, rule, ok := strings.Cut(k.Path, "allow."); ok {
+		var rules []any
+		for _, v := range values {
+			rules = append(rules, map[string]any{rule: v})
+		}
+		under["allow"] = rules
+		return
+	}
+	if len(values) == 1 {
+		put(under, k.Path, values[0])
+		return
+	}
+	put(under, k.Path, values)
+}
+
+func put(m map[string]any, path string, v any) {
+	key, rest, more := strings.Cut(path, ".")
+	if !more {
+		m[key] = v
+		return
+	}
+	sub, _ := m[key].(map[string]any)
+	if sub == nil {
+		sub = map[string]any{}
+		m[key] = sub
+	}
+	put(sub, rest, v)
+}
+
+func hasPath(m map[string]any, path string) bool {
+	key, rest, more := strings.Cut(path, ".")
+	sub, _ := m[key].(map[string]any)
+	if rules, ok := m[key].([]any); ok && more {
+		sub, _ = rules[0].(map[string]any)
+	}
+	return m[key] != nil && (!more || hasPath(sub, rest))
+}
+
+func same(t *testing.T, args []string, file map[string]any) {
+	t.Helper()
+	o := config.Options{}
+	fs := pflag.NewFlagSet("proxy", pflag.ContinueOnError)
+	flags := config.NewFlags(fs, false)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	byFlags, err := flags.File(fs.Arg(0), fs.Args()[1:], o)
+	if err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	var printed strings.Builder
+	if err := flags.Print(&printed, fs.Arg(0), fs.Args()[1:]); err != nil {
+		t.Fatal(err)
+	}
+	texts := map[string]string{"printed": printed.String()}
+	if file != nil {
+		js, err := json.MarshalIndent(file, "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts["by key"] = string(js)
+	}
+	for how, text := range texts {
+		byFile, err := config.Parse("x.yaml", []byte(text), o)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", how, err, text)
+		}
+		if a, b := plain(byFlags), plain(byFile); !reflect.DeepEqual(a, b) {
+			t.Errorf("%s\nflags %q\n%+v\nfile\n%s\n%+v", how, args, a, text, b)
+		}
+	}
+}
+
+// plain forgets where things were said.
+func plain(f *config.File) *config.File {
+	out := *f
+	forget(reflect.ValueOf(&out).Elem())
+	return &out
+}
+
+func forget(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[config.Pos]() {
+			v.SetZero()
+			return
+		}
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				forget(v.Field(i))
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			forget(v.Index(i))
+		}
+	}
+}
+
+func TestPrintAll(t *testing.T) {
+	args := []string{"tls://[::1]:0", "tls://unix:a b.sock", "--alpn", "h2", "--cert", `a.pem,"c,d.pem"`, "--key", "k: ü\t\"",
+		"--cert", "# x", "--tls", "old", "--tls-min", "1.0", "--tls-max=1.3", "--client-ca", "ca.pem", "--client-from", "10.0.0.0/8,::1",
+		"--allow-dns", "*.a.example,b.example", "--allow-uri", "spiffe://corp/**", "--to-name", "x.example", "--to-sni", "",
+		"--unsafe-no-verify", "--unsafe-clock-offset=-3d", "--log-format", "json", "--to-alpn", "http/1.1", "--unsafe-keylog", "~/.keys",
+		"--state-dir", "null", "--timeouts-idle", "0"}
+	same(t, args, nil)
+}
+
+func TestRunFlags(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, "s.yaml", "log: {format: text, level: warn}\nlisteners:\n  - {from: \"tls://:1\", action: reject}\n")
+	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
+	flags := config.NewFlags(fs, true)
+	if err := fs.Parse([]string{"--log-format=json", "--resolve", "a.example:443:::1", "--unsafe-clock-offset=1d"}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := flags.Load("s.yaml", config.Options{Env: func(k string) string { return map[string]string{"STATE_DIRECTORY": "/var/lib/a:/b", "SSLKEYLOGFILE": "x"}[k] }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Log.Format != "json" || f.Log.Level != "warn" || len(f.Resolve) != 1 || f.Resolve[0].Addr.String() != "::1" || f.StateDir != "/var/lib/a" {
+		t.Errorf("%+v", f)
+	}
+	if len(f.Warnings) != 2 {
+		t.Errorf("%v", f.Warnings)
+	}
+	if fs.Lookup("cert") != nil || fs.Lookup("state-dir") == nil {
+		t.Error("run takes flags that are the file's")
+	}
+}
+
+func TestUnknownFlag(t *testing.T) {
+	for flag, want := range map[string]string{
+		"--cacert": "--client-ca", "--ca": "--to-ca", "--CAfile": "--to-ca", "--listen": "FROM", "--target": "TO", "--status": "--metrics",
+		"-k": "--unsafe-no-verify", "--insecure": "--unsafe-no-verify", "--servername=x": "--to-sni", "--client-cert": "--to-cert",
+		"--certt": "did you mean --cert?", "--acme-email": "not built", "--mint-cert": "not built", "--metrics": "not built",
+		"--limits-flows": "not built", "--to-balance": "not built", "--proxy-protocol": "not built", "--match-sni": "only in a file",
+		"--include": "only in a file", "--to_tls_min": "--to-tls-min", "--print-confg": "--print-config", "--log-sample": "not built",
+	} {
+		if got := config.UnknownFlag(flag); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", flag, got, want)
+		}
+	}
+	if got := config.UnknownFlag("--xyzzy"); got != "" {
+		t.Errorf("--xyzzy: %q", got)
+	}
+	for _, k := range config.Keys() {
+		if k.Doc == "" || k.Group == "" {
+			t.Errorf("%s: no doc or group", k.Path)
+		}
+	}
+}

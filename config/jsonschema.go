@@ -1,0 +1,123 @@
+package config
+
+import (
+	"encoding/json"
+	"net/netip"
+	"reflect"
+	"time"
+)
+
+// Schema gives the JSON Schema of the file, for editors: made from the same
+// structs as what reads it, short forms included.
+func Schema() ([]byte, error) {
+	s := &schemaWriter{defs: map[string]any{}}
+	top := s.object(fileSchema)
+	top["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+	top["title"] = "sallyport.yaml"
+	top["$defs"] = s.defs
+	out, err := json.MarshalIndent(top, "", "  ")
+	return append(out, '\n'), err
+}
+
+type schemaWriter struct{ defs map[string]any }
+
+func (w *schemaWriter) object(s *schema) map[string]any {
+	props := map[string]any{}
+	for _, f := range s.fields {
+		props[f.key] = w.property(f)
+	}
+	out := map[string]any{"type": "object", "properties": props, "additionalProperties": false}
+	if s == listenerSchema {
+		out["required"] = []string{"from"}
+	}
+	if s == ruleSchema {
+		out["minProperties"] = 1
+	}
+	return out
+}
+
+// ref writes a map once, under its struct's name.
+func (w *schemaWriter) ref(s *schema) any {
+	if _, ok := w.defs[s.word]; !ok {
+		w.defs[s.word] = true // of no map of ours is one inside itself, but a cycle must end
+		w.defs[s.word] = w.object(s)
+	}
+	return map[string]any{"$ref": "#/$defs/" + s.word}
+}
+
+func (w *schemaWriter) property(f *field) map[string]any {
+	var one any
+	switch {
+	case f.sub == nil:
+		one = w.leaf(f)
+	case f.sub.main != "":
+		main := f.sub.field(f.sub.main)
+		one = anyOf(w.leaf(main), w.ref(f.sub))
+	default:
+		one = w.ref(f.sub)
+	}
+	if f.list || f.typ == reflect.TypeFor[Address]() && f.as == "to" {
+		one = anyOf(one, map[string]any{"type": "array", "items": one})
+	}
+	out := map[string]any{"description": f.doc}
+	for k, v := range one.(map[string]any) {
+		out[k] = v
+	}
+	if f.def != "" {
+		out["default"] = f.def
+	}
+	return out
+}
+
+func anyOf(a ...any) map[string]any { return map[string]any{"anyOf": a} }
+
+func text(pattern string) map[string]any {
+	if pattern == "" {
+		return map[string]any{"type": "string"}
+	}
+	return map[string]any{"type": "string", "pattern": pattern}
+}
+
+func (w *schemaWriter) leaf(f *field) map[string]any {
+	if words := enums[f.typ.Name()]; words != nil {
+		return map[string]any{"enum": words}
+	}
+	const duration = `^[-+]?([0-9.]+(ns|us|µs|ms|s|m|h|d))+$|^0$`
+	switch reflect.Zero(f.typ).Interface().(type) {
+	case Switch, *bool:
+		return map[string]any{"enum": []any{true, false, "on", "off", "none", "true", "false"}}
+	case time.Duration:
+		return anyOf(map[string]any{"const": 0}, text(duration))
+	case ClockOffset:
+		return anyOf(map[string]any{"const": 0}, text(duration+"|^@."))
+	case Version:
+		return map[string]any{"enum": []any{json.Number("1.0"), 1.1, 1.2, 1.3, "1.0", "1.1", "1.2", "1.3"}}
+	case Address:
+		if f.as == "to" {
+			return text(`^(tcp|tls)://.+|^unix:.+`)
+		}
+		return text(`^(tcp|tls)://.+|^(unix|systemd):.+`)
+	case netip.Prefix:
+		return text(`^[0-9a-fA-F.:]+(/[0-9]+)?$`)
+	case ALPN:
+		return anyOf(text(""), map[string]any{"type": "array", "items": text("")})
+	case Allow:
+		rule := w.ref(ruleSchema)
+		return anyOf(map[string]any{"const": "all"}, rule, map[string]any{"type": "array", "items": rule})
+	}
+	switch f.as {
+	case "cipher":
+		var names []string
+		for _, s := range suites {
+			names = append(names, s.openssl, s.iana)
+		}
+		return map[string]any{"enum": names}
+	case "group":
+		var names []string
+		for _, g := range groups {
+			names = append(names, g.names...)
+		}
+		return map[string]any{"enum": names}
+	}
+	return text("")
+}
