@@ -1,0 +1,85 @@
+package credential
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// maxSize bounds what is read of a certificate, a key or a bundle of anchors.
+const maxSize = 4 << 20
+
+// Read gives what is at location: FILE, env:VAR, or cred:NAME for a credential
+// that systemd passes (systemd.exec(5), LoadCredential=). The FileInfo is that of
+// the file itself behind any links, and nil where there is none to judge.
+func Read(location string, env func(string) string) ([]byte, os.FileInfo, error) {
+	if v, ok := strings.CutPrefix(location, "env:"); ok {
+		text := env(v)
+		if text == "" {
+			return nil, nil, fmt.Errorf("%s: the variable is not set", location)
+		}
+		return []byte(text), nil, nil
+	}
+	if n, ok := strings.CutPrefix(location, "cred:"); ok {
+		dir := env("CREDENTIALS_DIRECTORY")
+		if dir == "" {
+			return nil, nil, fmt.Errorf("%s: $CREDENTIALS_DIRECTORY is not set: the unit needs LoadCredential=%s:/path/of/the/file", location, n)
+		}
+		if n == "" || n == "." || n == ".." || strings.Contains(n, "/") {
+			return nil, nil, fmt.Errorf("%s: a credential's name has no path", location)
+		}
+		data, _, err := readFile(filepath.Join(dir, n))
+		return data, nil, err
+	}
+	return readFile(location)
+}
+
+func readFile(name string) ([]byte, os.FileInfo, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, nil, explain(name, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, explain(name, err)
+	}
+	if info.IsDir() {
+		return nil, nil, fmt.Errorf("%s: is a folder where a file is expected", name)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return nil, nil, explain(name, err)
+	}
+	if len(data) > maxSize {
+		return nil, nil, fmt.Errorf("%s: is larger than %d MiB", name, maxSize>>20)
+	}
+	return data, info, nil
+}
+
+// explain adds who was refused: the program may run as another user than the one
+// who reads the message.
+func explain(name string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	whose := ""
+	if info, e := os.Stat(name); e == nil {
+		whose = fmt.Sprintf("; the file is %s", ownership(info))
+	}
+	return fmt.Errorf("%w: sallyport runs as %s%s", err, self(), whose)
+}
+
+func self() string {
+	id := strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(id); err == nil {
+		return fmt.Sprintf("user %q (uid %s)", u.Username, id)
+	}
+	return "uid " + id
+}
