@@ -151,7 +151,7 @@ func (d *decoder) text(n *node, f *field, v reflect.Value) (err error) {
 		b := bool(on)
 		*p = &b
 	case *time.Duration:
-		*p, err = parseDuration(n.text)
+		*p, err = ParseDuration(n.text)
 		if err == nil && *p < 0 {
 			err = complain("", "`%s` is less than nothing", n.text)
 		}

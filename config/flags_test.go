@@ -206,7 +206,9 @@ func TestRunFlags(t *testing.T) {
 	if err := fs.Parse([]string{"--log-format=json", "--resolve", "a.example:443:::1", "--unsafe-clock-offset=1d"}); err != nil {
 		t.Fatal(err)
 	}
-	f, err := flags.Load("s.yaml", config.Options{Env: func(k string) string { return map[string]string{"STATE_DIRECTORY": "/var/lib/a:/b", "SSLKEYLOGFILE": "x"}[k] }})
+	f, err := flags.Load("s.yaml", config.Options{Env: func(k string) string {
+		return map[string]string{"STATE_DIRECTORY": "/var/lib/a:/b", "SSLKEYLOGFILE": "x"}[k]
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

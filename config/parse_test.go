@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -233,6 +234,8 @@ func FuzzParse(f *testing.F) {
 		if strings.Contains(string(src), "include") {
 			return // not to read the machine's files
 		}
+		hung := time.AfterFunc(10*time.Second, func() { panic("hung on " + strconv.Quote(string(src))) })
+		defer hung.Stop() // the fuzzer by itself takes a loop without end for slow
 		file, err := config.Parse("x.yaml", src, config.Options{})
 		if (file == nil) == (err == nil) {
 			t.Fatal("neither a file nor an error")

@@ -73,8 +73,8 @@ func parseVersion(text string) (Version, error) {
 	return 0, complain("1.0, 1.1, 1.2 or 1.3", "`%s` is no TLS version", printable(text))
 }
 
-// parseDuration reads Go's durations, d for days, and a bare 0.
-func parseDuration(text string) (time.Duration, error) {
+// ParseDuration reads Go's durations, with d for days, and a bare 0.
+func ParseDuration(text string) (time.Duration, error) {
 	bad := func() error {
 		if _, err := strconv.ParseFloat(text, 64); err == nil {
 			return complain("", "`%s` has no unit; did you mean %ss?", printable(text), printable(text))
@@ -133,7 +133,7 @@ func parseClock(text string) (ClockOffset, error) {
 		}
 		return ClockOffset{File: file}, nil
 	}
-	by, err := parseDuration(text)
+	by, err := ParseDuration(text)
 	return ClockOffset{By: by}, err
 }
 
@@ -245,5 +245,5 @@ func checkProtocol(text string) error {
 	return nil
 }
 
-// ParseDuration reads a duration as the file has it: Go's, d for days, a bare 0.
-func ParseDuration(text string) (time.Duration, error) { return parseDuration(text) }
+// ParseDuration reads Go's durations, with d for days, and a bare 0.
+func ParseDuration(text string) (time.Duration, error) { return ParseDuration(text) }
