@@ -28,8 +28,24 @@ type flagValue struct {
 	given []string
 }
 
-func (v *flagValue) Set(s string) error { v.given = append(v.given, s); return nil }
-func (v *flagValue) Type() string       { return v.Key.Type }
+func (v *flagValue) Set(s string) error {
+	if v.alone() && s == "true" {
+		s = "on"
+	}
+	v.given = append(v.given, s)
+	return nil
+}
+
+// alone reports whether the flag without a value means on.
+func (v *flagValue) alone() bool { return v.Key.Type == "on|off" && v.Default == "off" }
+
+func (v *flagValue) Type() string {
+	if v.alone() {
+		return "bool" // pflag's help then shows no value
+	}
+	return v.Key.Type
+}
+
 func (v *flagValue) String() string {
 	if v == nil {
 		return ""
@@ -63,8 +79,8 @@ func (f *Flags) register(fs *pflag.FlagSet, v *flagValue) {
 		doc += " (default: " + v.Default + ")"
 	}
 	flag := fs.VarPF(v, v.Flag, "", doc)
-	if v.Key.Type == "on|off" && v.Default == "off" {
-		flag.NoOptDefVal = "on"
+	if v.alone() {
+		flag.NoOptDefVal = "true"
 	}
 	if v.sets == v.Path && strings.HasSuffix(v.Path, "tls.preset") {
 		flag.Hidden = true // --tls says the same
@@ -104,12 +120,11 @@ func (f *Flags) Load(path string, o Options) (*File, error) {
 
 // Print writes the file that says the same.
 func (f *Flags) Print(w io.Writer, from string, to []string) error {
-	r := &report{}
-	top := f.tree(r)
-	f.listener(top, from, to)
-	if err := r.err(); err != nil {
+	if _, err := f.File(from, to, Options{}); err != nil {
 		return err
 	}
+	top := f.tree(&report{})
+	f.listener(top, from, to)
 	var b strings.Builder
 	b.WriteString("# Relative paths are taken from the folder that this file is in.\n")
 	for _, v := range f.resolve.given {

@@ -15,8 +15,7 @@ func Schema() ([]byte, error) {
 	top["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	top["title"] = "sallyport.yaml"
 	top["$defs"] = s.defs
-	out, err := json.MarshalIndent(top, "", "  ")
-	return append(out, '\n'), err
+	return json.MarshalIndent(top, "", "  ")
 }
 
 type schemaWriter struct{ defs map[string]any }

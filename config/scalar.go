@@ -244,6 +244,3 @@ func checkProtocol(text string) error {
 	}
 	return nil
 }
-
-// ParseDuration reads Go's durations, with d for days, and a bare 0.
-func ParseDuration(text string) (time.Duration, error) { return ParseDuration(text) }
