@@ -54,11 +54,11 @@ func unknown(s *schema, key string) (msg, hint string) {
 	if s.word == "include" && fileSchema.field(key) != nil {
 		return "an included file holds only `listeners`, not " + shown, ""
 	}
-	if near := nearest(key, s.keys()); near != "" {
-		return msg + "; did you mean `" + near + "`?", ""
-	}
 	if places := elsewhere(s, key, false); len(places) > 0 {
 		return msg + " here", "it belongs " + strings.Join(places, " or ")
+	}
+	if near := nearest(key, s.keys()); near != "" {
+		return msg + "; did you mean `" + near + "`?", ""
 	}
 	if len(elsewhere(s, key, true)) > 0 {
 		return shown + " " + notBuilt, ""
@@ -84,6 +84,13 @@ func elsewhere(s *schema, key string, soon bool) []string {
 	}
 	if s == fileSchema && has(listenerSchema) {
 		return []string{"in a listener or in `defaults`"}
+	}
+	// Two maps have the same name, at the top and in a route.
+	switch process, route := fileSchema.field("unsafe").sub, routeSchema.field("unsafe").sub; {
+	case s == process && has(route):
+		return []string{"in the `unsafe` of a listener or route"}
+	case s == route && has(process):
+		return []string{"in the `unsafe` at the top of the file"}
 	}
 	within(s)
 	if s != listenerSchema && s != routeSchema && s != defaultsSchema {
