@@ -278,5 +278,9 @@ func beside(pos Pos, file string) string {
 	if file == "" || pos.File == "" || filepath.IsAbs(file) {
 		return file
 	}
-	return filepath.Join(filepath.Dir(pos.File), file)
+	dir := filepath.Dir(pos.File)
+	if dir == "." {
+		return file
+	}
+	return strings.TrimSuffix(dir, "/") + "/" + file // not cleaned: x/../y is not y where x is a symlink
 }

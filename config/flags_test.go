@@ -244,3 +244,22 @@ func TestUnknownFlag(t *testing.T) {
 		}
 	}
 }
+
+// FuzzPrint gives texts of any kind to flags: what is taken must come back
+// from the printed file.
+func FuzzPrint(f *testing.F) {
+	for _, s := range []string{"a.pem", "null", "~", "0x10", "- a", "a: b", "#", "\"", "'", "a,b", "é\u2028", "\U0001F600", "[", "*a", "&a", "!t", "%", "@x", "`", " ", "a ", "\x7f", "\u0085", "<<", "1_0", "|", ">", "?"} {
+		f.Add(s, s)
+	}
+	f.Fuzz(func(t *testing.T, cert, dir string) {
+		args := []string{"tls://:443", "tls://10.0.0.1:443", "--cert=" + cert, "--state-dir=" + dir, "--client-ca=ca.pem", "--allow-cn=" + dir}
+		fs := pflag.NewFlagSet("proxy", pflag.ContinueOnError)
+		flags := config.NewFlags(fs, false)
+		if err := fs.Parse(args); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := flags.File(fs.Arg(0), fs.Args()[1:], config.Options{}); err == nil {
+			same(t, args, nil)
+		}
+	})
+}
