@@ -1,15 +1,25 @@
 package name
 
-import "fmt"
+import (
+	"fmt"
+	"unicode/utf8"
 
-// toASCII gives the A-label of a label. Turning a U-label into one takes the
-// tables of UTS #46, which the module does not hold; a wrong table here would be
-// a pattern that takes another name than it shows.
+	"golang.org/x/net/idna"
+)
+
+// toASCII gives the A-label of a label as browsers look it up (UTS #46,
+// non-transitional); ASCII stays as it is. What it maps to a dot or a star the
+// caller refuses.
 func toASCII(label string) (string, error) {
 	for i := range len(label) {
-		if label[i] >= 0x80 {
-			return "", fmt.Errorf("%q is not ASCII: write its A-label, xn--..., as idn or a browser's address bar gives it", label)
+		if label[i] < utf8.RuneSelf {
+			continue
 		}
+		ascii, err := idna.Lookup.ToASCII(label)
+		if err != nil || !utf8.ValidString(label) {
+			return "", fmt.Errorf("%q is no internationalized label: write its A-label, xn--...", label)
+		}
+		return ascii, nil
 	}
 	return label, nil
 }

@@ -1,0 +1,294 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"sallyport/config"
+	"sallyport/credential"
+	"sallyport/flow"
+	"sallyport/proxy"
+	"sallyport/route"
+	"sallyport/secure"
+	"sallyport/transport"
+	"sallyport/verify"
+)
+
+// Options are what a file does not say.
+type Options struct {
+	Env func(string) string
+}
+
+// Program is a file made ready to run, without sockets until Bind.
+type Program struct {
+	Listeners []*Listener
+	Warnings  []string
+	Logs      []io.Closer // key logs, to close at the end
+}
+
+// Listener is one listener made ready.
+type Listener struct {
+	proxy.Listener
+	Lines []Line
+
+	from  config.Address
+	where transport.Where
+}
+
+// Line is what is said at start about one route.
+type Line struct {
+	Text     string // pattern, from and to
+	Route    string
+	Inbound  string // TLS versions towards clients
+	Outbound string // and towards the server
+	Clients  string // who may pass
+}
+
+// builder keeps what several routes share, so that a thousand routes with one
+// folder of certificates read it once.
+type builder struct {
+	o       Options
+	file    *config.File
+	now     func() time.Time
+	tickets *secure.Tickets
+	stores  map[string]*credential.Store
+	anchors map[string]*verify.Anchors
+	keyLogs map[string]*os.File
+	program *Program
+}
+
+// New builds everything that f says, and binds nothing.
+func New(f *config.File, o Options) (*Program, error) {
+	now, err := clock(f.Unsafe.ClockOffset)
+	if err != nil {
+		return nil, err
+	}
+	b := &builder{
+		o: o, file: f, now: now,
+		stores:  map[string]*credential.Store{},
+		anchors: map[string]*verify.Anchors{},
+		keyLogs: map[string]*os.File{},
+		program: &Program{},
+	}
+	for _, w := range f.Warnings {
+		b.warn("%s", w)
+	}
+	if err := b.state(); err != nil {
+		return nil, err
+	}
+	for i := range f.Listeners {
+		l, err := b.listener(&f.Listeners[i])
+		if err != nil {
+			b.program.Close()
+			return nil, err
+		}
+		b.program.Listeners = append(b.program.Listeners, l)
+	}
+	return b.program, nil
+}
+
+func (b *builder) warn(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if !slices.Contains(b.program.Warnings, text) {
+		b.program.Warnings = append(b.program.Warnings, text)
+	}
+}
+
+// state makes ready what outlives the process.
+func (b *builder) state() error {
+	dir := b.file.StateDir
+	if dir == "" {
+		b.warn("no state_dir: what would be kept for the next start is kept in memory only, so sessions end with the process")
+		b.tickets = secure.NewTickets(b.now())
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making state_dir: %w", err)
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return fmt.Errorf("state_dir: %w", err)
+	case !info.IsDir():
+		return fmt.Errorf("state_dir: %s is not a folder", dir)
+	case info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("state_dir: others can enter %s, which holds secrets (mode %04o)\nhint: chmod 0700 %s", dir, info.Mode().Perm(), dir)
+	}
+	tickets, warning, err := secure.LoadTickets(dir, b.now())
+	if warning != "" {
+		b.warn("%s", warning)
+	}
+	b.tickets = tickets
+	return err
+}
+
+func (b *builder) listener(c *config.Listener) (*Listener, error) {
+	l := &Listener{from: c.From, where: where(c.From)}
+	l.Name = c.Name
+	l.PeekTimeout = c.Peek
+	if c.From.Carrier == "tls" {
+		l.Peek = proxy.PeekMust
+	}
+	var ech *secure.ECHKeys
+	if len(c.ECH) > 0 {
+		keys, err := b.ech(c)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Name, err)
+		}
+		l.OpenECH = keys.Open
+		ech = keys
+	}
+	var routes []route.Route
+	for i := range c.Routes {
+		r, line, err := b.route(c, ech, &c.Routes[i])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Routes[i].Name, err)
+		}
+		for j, earlier := range routes {
+			if earlier.Match.Covers(r.Match) {
+				return nil, fmt.Errorf("%s: no client can reach route %s: all that it takes, the earlier route %s takes\nhint: move the narrower route up", c.Name, c.Routes[i].Name, c.Routes[j].Name)
+			}
+		}
+		routes = append(routes, r)
+		l.Lines = append(l.Lines, line)
+	}
+	l.Decider = route.New(routes)
+	return l, nil
+}
+
+func where(a config.Address) transport.Where {
+	return transport.Where{Host: a.Host, Port: a.Port, Unix: a.Unix, Systemd: a.Systemd}
+}
+
+func (b *builder) route(l *config.Listener, ech *secure.ECHKeys, c *config.Route) (route.Route, Line, error) {
+	r := route.Route{Match: match(c.Match), From: c.Client.From}
+	d := &flow.Decision{Route: c.Name, Pattern: c.Pattern, Timeouts: flow.Timeouts(c.Timeouts)}
+	r.Decision = d
+	line := Line{Route: c.Name, Clients: clients(c), Text: fmt.Sprintf("%-8s %s -> %s", c.Pattern, l.From, c.To.Addr)}
+	switch c.Action {
+	case config.Reject:
+		d.Action, d.Reason = flow.Reject, flow.NoRoute
+		line.Text = fmt.Sprintf("%-8s %s", c.Pattern, l.From)
+		return r, line, nil
+	case config.Splice:
+		d.Action = flow.Splice
+		d.Upstream = b.dialer(c)
+		return r, line, nil
+	}
+	d.Action = flow.Terminate
+	d.Upstream = b.dialer(c)
+	if l.From.Carrier == "tls" {
+		layer, params, err := b.inbound(ech, c)
+		if err != nil {
+			return r, line, err
+		}
+		d.Inbound = []flow.Layer{layer}
+		line.Inbound = params.String()
+	}
+	if c.To.Addr.Carrier == "tls" {
+		layer, params, err := b.outbound(l, c)
+		if err != nil {
+			return r, line, err
+		}
+		d.Outbound = []flow.Layer{layer}
+		line.Outbound = params.String()
+	}
+	d.DialFirst = c.ALPN.Mirror
+	return r, line, nil
+}
+
+func match(c config.Match) route.Match {
+	m := route.Match{ALPN: c.ALPN, TLS: c.TLS, Client: c.Client}
+	for _, n := range c.SNI {
+		if n.Text == "" {
+			m.NoSNI = true
+		} else {
+			m.SNI = append(m.SNI, n.Pattern)
+		}
+	}
+	return m
+}
+
+func (b *builder) dialer(c *config.Route) *transport.Dialer {
+	d := &transport.Dialer{Where: where(c.To.Addr), Timeout: c.Timeouts.Dial}
+	for _, r := range b.file.Resolve {
+		d.Resolve = append(d.Resolve, transport.Override{Host: r.Host, Port: r.Port, Addr: r.Addr})
+	}
+	return d
+}
+
+// clients says in words who may pass.
+func clients(c *config.Route) string {
+	who := "anyone"
+	switch {
+	case c.Client.Auth == config.AuthNone || c.Client.Auth == "":
+	case c.Allow.All:
+		who = "any certificate of client.ca"
+	default:
+		who = fmt.Sprintf("certificates of client.ca that one of %d allow rules takes", len(c.Allow.Rules))
+	}
+	if c.Client.Auth == config.AuthOptional && len(c.Allow.Rules) == 0 {
+		who += ", or none"
+	}
+	if len(c.Client.From) > 0 {
+		who += fmt.Sprintf(", from %v", c.Client.From)
+	}
+	return who
+}
+
+// Bound is a listener's name, what was asked for and where it listens.
+type Bound struct{ Name, From, Addr string }
+
+// Bind opens every socket, or none.
+func (p *Program) Bind(ctx context.Context) ([]Bound, error) {
+	var bound []Bound
+	for _, l := range p.Listeners {
+		a, err := transport.Listen(ctx, l.Name, l.where)
+		if err != nil {
+			p.Unbind()
+			return nil, err
+		}
+		l.Acceptor = a
+		bound = append(bound, Bound{l.Name, l.from.Text, address(a.Addr())})
+	}
+	return bound, nil
+}
+
+func address(a net.Addr) string {
+	if a.Network() == "unix" {
+		return "unix:" + a.String()
+	}
+	return a.String()
+}
+
+// Unbind closes the sockets; flows go on.
+func (p *Program) Unbind() {
+	for _, l := range p.Listeners {
+		if l.Acceptor != nil {
+			l.Acceptor.Close()
+		}
+	}
+}
+
+// Close gives back what New opened.
+func (p *Program) Close() error {
+	var errs []error
+	for _, c := range p.Logs {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// OnTrouble has f told of each error that accepting outlives. It is called after
+// Bind, before serving.
+func (l *Listener) OnTrouble(f func(error)) {
+	if a, ok := l.Acceptor.(interface{ OnTrouble(func(error)) }); ok {
+		a.OnTrouble(f)
+	}
+}

@@ -1,0 +1,316 @@
+package build
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+
+	"sallyport/config"
+	"sallyport/credential"
+	"sallyport/flow"
+	"sallyport/name"
+	"sallyport/secure"
+	"sallyport/verify"
+	"sallyport/wire"
+)
+
+// params are one side's TLS parameters, resolved.
+type params struct{ secure.Params }
+
+func (p params) String() string {
+	if p.Min == p.Max {
+		return wire.VersionName(p.Min) + " only"
+	}
+	return wire.VersionName(p.Min) + " to " + wire.VersionName(p.Max)
+}
+
+func tlsParams(c config.TLS) (params, error) {
+	p, err := secure.Preset(string(c.Preset))
+	if err != nil {
+		return params{}, err
+	}
+	p.Min, p.Max = cmp.Or(uint16(c.Min), p.Min), cmp.Or(uint16(c.Max), p.Max)
+	if p.Min > p.Max {
+		return params{}, fmt.Errorf("tls: the lowest version, %s, is above the highest, %s", wire.VersionName(p.Min), wire.VersionName(p.Max))
+	}
+	p.Tickets = bool(c.Tickets)
+	if len(c.Ciphers) > 0 {
+		p.Suites = nil
+	}
+	for _, s := range c.Ciphers {
+		id, ok := config.CipherID(s)
+		if !ok {
+			return params{}, fmt.Errorf("tls.ciphers: no cipher suite %q", s)
+		}
+		p.Suites = append(p.Suites, id)
+	}
+	if len(c.Groups) > 0 {
+		p.Groups = nil
+	}
+	for _, s := range c.Groups {
+		id, ok := config.GroupID(s)
+		if !ok {
+			return params{}, fmt.Errorf("tls.groups: no group %q", s)
+		}
+		p.Groups = append(p.Groups, id)
+	}
+	return params{p}, nil
+}
+
+func (b *builder) common(c *config.Route, t config.TLS) (secure.Common, params, error) {
+	p, err := tlsParams(t)
+	if err != nil {
+		return secure.Common{}, p, err
+	}
+	keyLog, err := b.keyLog(c.Unsafe.KeyLog)
+	return secure.Common{
+		Params: p.Params, Route: c.Name, Timeout: c.Timeouts.Handshake,
+		KeyLog: keyLog, Truncation: bool(c.Unsafe.Truncation), Now: b.now,
+	}, p, err
+}
+
+func (b *builder) inbound(ech *secure.ECHKeys, c *config.Route) (flow.Layer, params, error) {
+	common, p, err := b.common(c, c.TLS)
+	if err != nil {
+		return nil, p, err
+	}
+	if common.Credential, err = b.credential(c.Cert, c.Key, c.Unsafe); err != nil {
+		return nil, p, err
+	}
+	s := secure.Server{Common: common, ALPN: c.ALPN.Protos, Mirror: c.ALPN.Mirror, ECH: ech, Tickets: b.tickets}
+	if err := b.clientAuth(&s, c); err != nil {
+		return nil, p, err
+	}
+	return secure.NewServer(s), p, nil
+}
+
+// clientAuth fills who may pass.
+func (b *builder) clientAuth(s *secure.Server, c *config.Route) error {
+	switch c.Client.Auth {
+	case config.AuthRequire:
+		s.Auth = secure.AuthRequire
+	case config.AuthOptional:
+		s.Auth = secure.AuthOptional
+	default:
+		return nil
+	}
+	anchors, err := b.trust("client.ca", c.Client.CA)
+	if err != nil {
+		return err
+	}
+	s.Anchors = anchors
+	keys, err := pins(c.Client.Pin)
+	if err != nil {
+		return fmt.Errorf("client.pin: %w", err)
+	}
+	checks := pinned(keys)
+	if c.Allow.All {
+		checks = append(checks, verify.AllowAll())
+	} else {
+		rules, err := rules(c.Allow.Rules)
+		if err != nil {
+			return err
+		}
+		checks = append(checks, verify.Allow(rules))
+		s.Named = true
+	}
+	s.Verify = verify.With(pkix(anchors, "client.ca", c.Client.Profile), checks...)
+	said, err := json.Marshal([]any{c.Client, c.Allow})
+	if err != nil {
+		return err
+	}
+	s.Trust = secure.TrustHash(anchors.Hash[:], said)
+	return nil
+}
+
+func (b *builder) outbound(l *config.Listener, c *config.Route) (flow.Layer, params, error) {
+	common, p, err := b.common(c, c.To.TLS)
+	if err != nil {
+		return nil, p, err
+	}
+	if len(c.To.Cert) > 0 {
+		if common.Credential, err = b.credential(c.To.Cert, c.To.Key, c.Unsafe); err != nil {
+			return nil, p, err
+		}
+	}
+	o := secure.Client{Common: common, SNI: c.To.SNI, Name: c.To.Name, Port: c.To.Addr.Port, ALPN: c.To.ALPN.Protos}
+	switch {
+	case c.ALPN.Mirror:
+		o.Offer = secure.OfferMirror
+	case len(c.To.ALPN.Protos) == 0 && l.From.Carrier == "tls":
+		o.Offer = secure.OfferChosen
+	}
+	o.Verify, err = b.serverVerifier(c)
+	return secure.NewClient(o), p, err
+}
+
+// serverVerifier says how the server shows who it is.
+func (b *builder) serverVerifier(c *config.Route) (verify.Verifier, error) {
+	keys, err := pins(c.To.Pin)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("to.pin: %w", err)
+	case bool(c.Unsafe.NoVerify) && keys != nil:
+		return verify.With(verify.PinAuthenticator(keys...)), nil
+	case bool(c.Unsafe.NoVerify):
+		return verify.With(verify.Anyone()), nil
+	}
+	anchors, err := b.trust("to.ca", c.To.CA)
+	if err != nil {
+		return nil, err
+	}
+	return verify.With(pkix(anchors, "to.ca", c.To.Profile), pinned(keys)...), nil
+}
+
+func pkix(a *verify.Anchors, label string, p config.Profile) verify.Authenticator {
+	return verify.PKIX{Anchors: a, From: label, Profile: verify.Profile(p)}
+}
+
+func pins(texts []string) (keys [][32]byte, err error) {
+	for _, t := range texts {
+		key, err := verify.ParsePin(t)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+func pinned(keys [][32]byte) []verify.Check {
+	if keys == nil {
+		return nil
+	}
+	return []verify.Check{verify.Pin(keys...)}
+}
+
+// rules are the patterns of allow, parsed.
+func rules(list []config.Rule) ([]verify.Rule, error) {
+	var out []verify.Rule
+	for _, c := range list {
+		var r verify.Rule
+		for _, p := range []struct {
+			key, text string
+			parse     func(string) (name.Pattern, error)
+			to        *name.Pattern
+		}{
+			{"dns", c.DNS, name.Parse, &r.DNS},
+			{"uri", c.URI, name.ParseURI, &r.URI},
+			{"cn", c.CN, name.ParseText, &r.CN},
+			{"ou", c.OU, name.ParseText, &r.OU},
+			{"email", c.Email, name.ParseText, &r.Email},
+		} {
+			if p.text == "" {
+				continue
+			}
+			var err error
+			if *p.to, err = p.parse(p.text); err != nil {
+				return nil, fmt.Errorf("allow.%s: %w", p.key, err)
+			}
+		}
+		if c.IPSAN != "" {
+			prefix, err := parsePrefix(c.IPSAN)
+			if err != nil {
+				return nil, fmt.Errorf("allow.ip_san: %w", err)
+			}
+			r.IPSAN = prefix
+		}
+		if c.SPKI != "" {
+			key, err := verify.ParsePin(c.SPKI)
+			if err != nil {
+				return nil, fmt.Errorf("allow.spki: %w", err)
+			}
+			r.SPKI = key
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		return netip.ParsePrefix(s)
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return a.Prefix(a.BitLen())
+}
+
+func (b *builder) credential(certs, keys []string, u config.Unsafe) (credential.Source, error) {
+	id := fmt.Sprintf("%q %q %t", certs, keys, u.KeyMode)
+	if s, ok := b.stores[id]; ok {
+		return s, nil
+	}
+	s, warnings, err := credential.Load(credential.Options{
+		Certs: certs, Keys: keys, AllowKeyMode: bool(u.KeyMode), Now: b.now(), Env: b.o.Env,
+	})
+	for _, w := range warnings {
+		b.warn("%s", w)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.stores[id] = s
+	return s, nil
+}
+
+func (b *builder) trust(label string, entries []string) (*verify.Anchors, error) {
+	id := fmt.Sprintf("%q", entries)
+	if a, ok := b.anchors[id]; ok {
+		return a, nil
+	}
+	a, err := verify.LoadAnchors(b.now(), entries, b.read)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", label, err)
+	}
+	for _, w := range a.Warnings {
+		b.warn("%s: %s", label, w)
+	}
+	b.anchors[id] = a
+	return a, nil
+}
+
+func (b *builder) read(location string) ([]byte, error) {
+	data, _, err := credential.Read(location, b.o.Env)
+	return data, err
+}
+
+func (b *builder) ech(l *config.Listener) (*secure.ECHKeys, error) {
+	var pems [][]byte
+	for _, file := range l.ECH {
+		pem, err := b.read(file)
+		if err != nil {
+			return nil, fmt.Errorf("ech: %w", err)
+		}
+		pems = append(pems, pem)
+	}
+	keys, err := secure.LoadECH(pems)
+	if err != nil {
+		return nil, fmt.Errorf("ech: %w", err)
+	}
+	return keys, nil
+}
+
+// keyLog opens a file of session keys. One that exists is added to, as other
+// programs do; its mode stays what its owner made it.
+func (b *builder) keyLog(file string) (io.Writer, error) {
+	if file == "" {
+		return nil, nil
+	}
+	if f, ok := b.keyLogs[file]; ok {
+		return f, nil
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening unsafe.keylog: %w", err)
+	}
+	b.keyLogs[file] = f
+	b.program.Logs = append(b.program.Logs, f)
+	return f, nil
+}

@@ -1,0 +1,105 @@
+// Command sallyport ends and begins TLS between clients and servers. doc/
+// has its manual; sallyport --help the short of it.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/posture"
+)
+
+// Exit codes, as doc/sallyport.1.md says them.
+const (
+	exitFailed = 1 // it could not start, or broke
+	exitUsage  = 2 // the command line or the file is wrong
+)
+
+// version is set by the linker for releases.
+var version = ""
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	warnings, err := posture.CheckEnv(os.Environ())
+	if err != nil {
+		return complain(err, exitFailed)
+	}
+	root := newRoot(warnings)
+	root.SetArgs(args)
+	if err := root.Execute(); err != nil {
+		var failed failure
+		if errors.As(err, &failed) {
+			return complain(failed.err, failed.code)
+		}
+		return complain(err, exitUsage)
+	}
+	return 0
+}
+
+// failure carries the exit code of an error.
+type failure struct {
+	err  error
+	code int
+}
+
+func (f failure) Error() string { return f.err.Error() }
+
+func complain(err error, code int) int {
+	fmt.Fprintf(os.Stderr, "sallyport: %s\n", err)
+	return code
+}
+
+const about = `Sallyport ends and begins TLS between clients and servers. What it does is a
+pair of ends, FROM and TO:
+
+  offload       sallyport proxy tls://:443 tcp://127.0.0.1:8080 --cert site.pem
+                clients speak TLS, the server does not
+  encrypt       sallyport proxy tcp://127.0.0.1:5432 tls://db.example:5432
+                the client speaks no TLS, the server does; its certificate is verified
+  bridge        sallyport proxy tls://:443 tls://10.0.0.7:443 --cert site.pem --to-ca ca.pem
+                both speak TLS, with two sessions and a clear space between
+  pass-through  sallyport proxy tls://:443 tcp://10.0.0.9:443 --action splice
+                both speak TLS with each other; nothing is decrypted
+
+Several listeners, and routes by server name, go into a file: sallyport run -c FILE.`
+
+func newRoot(warnings []string) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "sallyport",
+		Short:         "A TLS termination proxy",
+		Long:          about,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddCommand(newProxy(warnings), newRun(warnings), newCheck(), newDemo(), newSchema(), newVersion())
+	root.SetHelpCommand(&cobra.Command{Hidden: true})
+	return root
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Say which version this is",
+		Args:  cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			v, goVersion := version, "unknown Go"
+			if info, ok := debug.ReadBuildInfo(); ok {
+				goVersion = info.GoVersion
+				if v == "" {
+					v = info.Main.Version
+				}
+			}
+			if v == "" {
+				v = "(devel)"
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "sallyport %s %s\n", v, goVersion)
+		},
+	}
+}

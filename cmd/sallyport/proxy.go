@@ -1,0 +1,139 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"sallyport/build"
+	"sallyport/config"
+)
+
+const defaultFile = "/etc/sallyport/sallyport.yaml"
+
+func newProxy(warnings []string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "proxy FROM TO [flags]",
+		Short: "Run one listener from the command line",
+		Long: `Run one listener from the command line. FROM and TO are CARRIER://WHERE, where
+CARRIER is tcp or tls, and WHERE is host:port, :port for all addresses of this
+host, unix:PATH, or, for FROM, systemd:NAME.
+
+A flag is the path of its key in the file, with dashes. Flags that begin with
+--to act towards the server, the others towards clients. --print-config writes
+the file that says the same.`,
+		Example: `  sallyport proxy tls://:443 tcp://127.0.0.1:8080 --cert site.pem --key site.key
+  sallyport proxy tcp://127.0.0.1:5432 tls://db.example:5432 --to-ca db-ca.pem
+  sallyport proxy tls://:6380 tcp://127.0.0.1:6379 --cert s.pem --client-ca ca.pem --allow-dns '*.apps.example'`,
+		Args: cobra.MinimumNArgs(2),
+	}
+	flags := config.NewFlags(cmd.Flags(), false)
+	print := cmd.Flags().Bool("print-config", false, "write the equivalent file to standard output and end")
+	cmd.SetFlagErrorFunc(flagError)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *print {
+			return flags.Print(cmd.OutOrStdout(), args[0], args[1:])
+		}
+		file, err := flags.File(args[0], args[1:], options())
+		if err != nil {
+			return err
+		}
+		return serve(cmd.Context(), file, warnings)
+	}
+	groupFlags(cmd)
+	return cmd
+}
+
+func newRun(warnings []string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run [-c FILE]",
+		Short: "Run the listeners of a file",
+		Long: `Run the listeners of a file, ` + defaultFile + ` unless -c names another.
+
+SIGTERM and SIGINT end it: no new connections, the open ones have timeouts.drain
+to finish; a second signal ends at once.`,
+		Args: cobra.NoArgs,
+	}
+	path := fileFlag(cmd)
+	flags := config.NewFlags(cmd.Flags(), true)
+	cmd.SetFlagErrorFunc(flagError)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		file, err := flags.Load(*path, options())
+		if err != nil {
+			return err
+		}
+		return serve(cmd.Context(), file, warnings)
+	}
+	return cmd
+}
+
+func newCheck() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check [-c FILE]",
+		Short: "Read a file and everything it names, and say what is wrong",
+		Long: `Read a file and everything it names (certificates, keys, trust anchors), and say
+what is wrong, without listening. The exit code is 0 where run would start.`,
+		Args: cobra.NoArgs,
+	}
+	path := fileFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		file, err := config.Load(*path, options())
+		if err != nil {
+			return err
+		}
+		program, err := build.New(file, build.Options{Env: os.Getenv})
+		if err != nil {
+			return failure{err, exitFailed}
+		}
+		defer program.Close()
+		for _, w := range program.Warnings {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
+		}
+		for _, l := range program.Listeners {
+			for _, line := range l.Lines {
+				fmt.Fprintln(cmd.OutOrStdout(), line.Text)
+			}
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: good\n", *path)
+		return nil
+	}
+	return cmd
+}
+
+func fileFlag(cmd *cobra.Command) *string {
+	path := cmd.Flags().StringP("config", "c", defaultFile, "the file")
+	cmd.MarkFlagFilename("config", "yaml", "yml")
+	return path
+}
+
+func newSchema() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Write the JSON Schema of the file, for editors",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			schema, err := config.Schema()
+			if err != nil {
+				return failure{err, exitFailed}
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", schema)
+			return err
+		},
+	}
+}
+
+func options() config.Options { return config.Options{Env: os.Getenv} }
+
+// flagError adds a hint to the error about a flag that does not exist.
+func flagError(_ *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		if hint := config.UnknownFlag(unknown.GetSpecifiedName()); hint != "" {
+			return fmt.Errorf("%w\nhint: %s", err, hint)
+		}
+	}
+	return err
+}

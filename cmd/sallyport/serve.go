@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"sallyport/build"
+	"sallyport/config"
+	"sallyport/observe"
+	"sallyport/posture"
+	"sallyport/proxy"
+)
+
+// serve runs what file says until a signal ends it.
+func serve(ctx context.Context, file *config.File, warnings []string) error {
+	log := observe.NewLogger(os.Stderr, string(file.Log.Format), level(file.Log.Level))
+	program, err := build.New(file, build.Options{Env: os.Getenv})
+	if err != nil {
+		return failure{err, exitFailed}
+	}
+	defer program.Close()
+	for _, err := range posture.Harden() {
+		log.Warn(err.Error())
+	}
+	for _, w := range append(warnings, program.Warnings...) {
+		log.Warn(w)
+	}
+	announce(log, program)
+
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	bound, err := program.Bind(ctx)
+	if err != nil {
+		return failure{err, exitFailed}
+	}
+	if err := sayListening(os.Stdout, file.Log.Format, bound); err != nil {
+		log.Warn("could not write the listening lines to standard output: " + err.Error())
+	}
+	engine := &proxy.Engine{Observer: &observe.Records{Log: log}, Flows: flowLimit()}
+	return attend(ctx, log, engine, program, signals)
+}
+
+// attend serves until a signal comes, then drains.
+func attend(ctx context.Context, log *slog.Logger, engine *proxy.Engine, program *build.Program, signals <-chan os.Signal) error {
+	broken := make(chan error, len(program.Listeners))
+	var serving sync.WaitGroup
+	for _, l := range program.Listeners {
+		l.OnTrouble(func(err error) { log.Error("accepting", "listener", l.Name, "err", err.Error()) })
+		serving.Go(func() {
+			if err := engine.Serve(ctx, &l.Listener); err != nil {
+				broken <- fmt.Errorf("%s: %w", l.Name, err)
+			}
+		})
+	}
+	var failed error
+	select {
+	case failed = <-broken:
+		log.Error("a listener broke, ending", "err", failed.Error())
+	case s := <-ending(log, signals):
+		log.Info("ending: no new connections, open ones may finish; signal again to end at once", "signal", s.String())
+	}
+	program.Unbind()
+	serving.Wait()
+
+	now, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-ending(log, signals):
+			cancel()
+		case <-now.Done():
+		}
+	}()
+	engine.Drain(now)
+	if failed != nil {
+		return failure{failed, exitFailed}
+	}
+	log.Info("ended")
+	return nil
+}
+
+// ending gives the next signal that ends the process.
+func ending(log *slog.Logger, signals <-chan os.Signal) <-chan os.Signal {
+	c := make(chan os.Signal, 1)
+	go func() {
+		for s := range signals {
+			if s != syscall.SIGHUP {
+				c <- s
+				return
+			}
+			log.Warn("SIGHUP does not reload in this version; restart to read the file again")
+		}
+	}()
+	return c
+}
+
+func announce(log *slog.Logger, program *build.Program) {
+	for _, l := range program.Listeners {
+		for _, line := range l.Lines {
+			attrs := []any{"route", line.Route, "clients", line.Clients}
+			if line.Inbound != "" {
+				attrs = append(attrs, "in", line.Inbound)
+			}
+			if line.Outbound != "" {
+				attrs = append(attrs, "out", line.Outbound)
+			}
+			log.Info(line.Text, attrs...)
+		}
+	}
+}
+
+// sayListening writes one line a listener, the only thing on standard output.
+func sayListening(w io.Writer, format config.LogFormat, bound []build.Bound) error {
+	for _, b := range bound {
+		line := fmt.Sprintf("listening name=%s from=%s addr=%s", b.Name, b.From, b.Addr)
+		if format == config.FormatJSON {
+			text, err := json.Marshal(struct {
+				Msg  string `json:"msg"`
+				Name string `json:"name"`
+				From string `json:"from"`
+				Addr string `json:"addr"`
+			}{"listening", b.Name, b.From, b.Addr})
+			if err != nil {
+				return err
+			}
+			line = string(text)
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func level(l config.LogLevel) slog.Level {
+	switch l {
+	case config.LevelDebug:
+		return slog.LevelDebug
+	case config.LevelWarn:
+		return slog.LevelWarn
+	case config.LevelError:
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
+
+// flowLimit leaves descriptors for files and sockets besides the two of a flow;
+// further clients wait in the kernel's queue rather than fail half served.
+func flowLimit() int {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return 0
+	}
+	const spare = 64
+	return max(int(min(r.Cur, 1<<24))-spare, 8) / 2
+}

@@ -1,0 +1,155 @@
+package observe
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"sallyport/flow"
+	"sallyport/wire"
+)
+
+// NewLogger writes to w as format, text or json, says.
+func NewLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// Records is the [flow.Observer] that writes one record at each flow's end.
+type Records struct{ Log *slog.Logger }
+
+// Begin implements [flow.Observer].
+func (r *Records) Begin(f *flow.Flow) {
+	if r.Log.Enabled(context.Background(), slog.LevelDebug) {
+		r.Log.Debug("accepted", "id", f.ID, "listener", f.Origin.Listener, "client", clientName(f))
+	}
+}
+
+// End implements [flow.Observer]. A client's fault is no warning: strangers
+// must not be able to fill a log with them.
+func (r *Records) End(f *flow.Flow, e *flow.Error) {
+	level := slog.LevelInfo
+	switch {
+	case e == nil:
+	case e.Fault == flow.FaultServer:
+		level = slog.LevelWarn
+	case e.Fault == flow.FaultOurs:
+		level = slog.LevelError
+	}
+	ctx := context.Background()
+	if r.Log.Enabled(ctx, level) {
+		r.Log.LogAttrs(ctx, level, "flow", record(f, e)...)
+	}
+}
+
+// longest is the most of one string from outside that a record holds, in bytes.
+const longest = 256
+
+func record(f *flow.Flow, e *flow.Error) []slog.Attr {
+	a := attrs{list: make([]slog.Attr, 0, 40)}
+	a.add(slog.Uint64("id", f.ID))
+	a.text("listener", f.Origin.Listener)
+	if d := f.Decision; d != nil {
+		a.text("route", d.Route)
+		a.text("pattern", d.Pattern)
+	}
+	a.text("client", clientName(f))
+	if f.Dialled.Addr != "" {
+		a.text("server", f.Dialled.Addr)
+	}
+	if h := f.Hello; h != nil {
+		a.text("sni", h.SNI)
+		if len(h.ALPN) > 0 {
+			a.text("alpn_offered", strings.Join(h.ALPN, ","))
+		}
+		a.text("ja3", onWire(f).JA3())
+		a.text("ja4", onWire(f).JA4())
+	}
+	for _, s := range f.Inbound {
+		a.session("in", s)
+	}
+	for _, s := range f.Outbound {
+		a.session("out", s)
+	}
+	a.add(slog.Int64("up", f.Sent[flow.Up]), slog.Int64("down", f.Sent[flow.Down]))
+	if f.Peeked > 0 {
+		a.took("peek_ms", f.Peeked)
+	}
+	if f.Dialled.Took > 0 {
+		a.took("dial_ms", f.Dialled.Took)
+	}
+	a.took("ms", time.Since(f.Start))
+	if e == nil {
+		a.text("reason", string(flow.OK))
+		return a.list
+	}
+	a.text("stage", e.Stage.String())
+	a.text("reason", string(e.Reason))
+	a.text("fault", e.Fault.String())
+	text := e.Error()
+	if e.Reason != flow.Panic { // whose stack is ours, and wanted whole
+		text = cut(text, 4*longest)
+	}
+	a.add(slog.String("err", text))
+	return a.list
+}
+
+// onWire is the hello that others on the path could see.
+func onWire(f *flow.Flow) *wire.Hello {
+	if f.Outer != nil {
+		return f.Outer
+	}
+	return f.Hello
+}
+
+func clientName(f *flow.Flow) string {
+	if !f.Origin.Client.IsValid() {
+		return "unix"
+	}
+	return f.Origin.Client.String()
+}
+
+type attrs struct{ list []slog.Attr }
+
+func (a *attrs) add(more ...slog.Attr) { a.list = append(a.list, more...) }
+
+func (a *attrs) text(key, s string) { a.add(slog.String(key, cut(s, longest))) }
+
+func (a *attrs) took(key string, d time.Duration) {
+	a.add(slog.Float64(key, float64(d.Microseconds())/1000))
+}
+
+func (a *attrs) session(side string, s flow.Session) {
+	a.text(side+"_version", wire.VersionName(s.Version))
+	a.text(side+"_cipher", tls.CipherSuiteName(s.Suite))
+	if s.Group != 0 {
+		a.text(side+"_group", tls.CurveID(s.Group).String())
+	}
+	if s.ALPN != "" {
+		a.text(side+"_alpn", s.ALPN)
+	}
+	a.add(slog.Bool(side+"_resumed", s.Resumed))
+	if s.ECH {
+		a.add(slog.Bool(side+"_ech", true))
+	}
+	if p := s.Peer; p != nil {
+		a.text(side+"_peer", strings.Join(p.Names, ","))
+		a.text(side+"_peer_by", strings.Join(p.By, ","))
+	}
+	a.took(side+"_ms", s.Took)
+}
+
+// cut bounds s to n bytes, and says how much is missing.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return fmt.Sprintf("%s... (%d bytes more)", strings.ToValidUTF8(s[:n], ""), len(s)-n)
+}

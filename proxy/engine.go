@@ -1,0 +1,244 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/flow"
+	"sallyport/wire"
+)
+
+// Peek says whether a listener reads the client's first bytes before it decides.
+type Peek uint8
+
+const (
+	PeekNever Peek = iota // the server may speak first: decide and dial at once
+	PeekMust              // a ClientHello has to come
+)
+
+// Listener is one acceptor with what decides about its flows.
+type Listener struct {
+	Name        string
+	Acceptor    flow.Acceptor
+	Decider     flow.Decider
+	Peek        Peek
+	PeekTimeout time.Duration
+	// OpenECH gives the inner hello, or nil where there is none that we can open.
+	OpenECH func(*wire.Hello) (*wire.Hello, error)
+}
+
+// Engine serves listeners. Its zero value does not work: Observer must be set.
+type Engine struct {
+	Observer flow.Observer
+	Flows    int // how many flows at once; 0 is no limit of ours. Further clients wait in the kernel's queue
+
+	ids   atomic.Uint64
+	slots chan struct{}
+	once  sync.Once
+
+	mu       sync.Mutex
+	live     map[*life]struct{}
+	draining bool
+	flows    sync.WaitGroup
+}
+
+// life is what the engine keeps of a flow that is alive, to end it from outside.
+type life struct {
+	cancel context.CancelCauseFunc
+
+	mu    sync.Mutex
+	conns []flow.Conn // bare ones, client first
+	dead  bool
+	drain time.Duration
+}
+
+// hold notes a bare connection of the flow, which kill ends. A connection that
+// comes too late is ended at once.
+func (l *life) hold(c flow.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dead {
+		flow.Abort(c)
+		return
+	}
+	l.conns = append(l.conns, c)
+}
+
+func (l *life) kill(cause error) {
+	l.cancel(cause)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dead = true
+	for _, c := range l.conns {
+		flow.Abort(c)
+	}
+}
+
+func (l *life) setDrain(d time.Duration) {
+	l.mu.Lock()
+	l.drain = d
+	l.mu.Unlock()
+}
+
+func (e *Engine) init() {
+	e.live = make(map[*life]struct{})
+	if e.Flows > 0 {
+		e.slots = make(chan struct{}, e.Flows)
+	}
+}
+
+// Serve accepts from l until its acceptor is closed or ctx ends, and gives the
+// error of an acceptor that broke. Flows accepted go on; see Drain.
+func (e *Engine) Serve(ctx context.Context, l *Listener) error {
+	e.once.Do(e.init)
+	for {
+		if !e.acquire(ctx) {
+			return nil
+		}
+		f, c, err := l.Acceptor.Accept(ctx)
+		if err != nil {
+			e.release()
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		f.ID = e.ids.Add(1)
+		if !e.begin(ctx, l, f, c) {
+			e.release()
+			c.Close()
+			return nil
+		}
+	}
+}
+
+// acquire takes a slot before Accept, so that what we cannot serve stays in the
+// kernel's queue and is not accepted only to wait.
+func (e *Engine) acquire(ctx context.Context) bool {
+	if e.slots == nil {
+		return ctx.Err() == nil
+	}
+	select {
+	case e.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (e *Engine) release() {
+	if e.slots != nil {
+		<-e.slots
+	}
+}
+
+func (e *Engine) begin(ctx context.Context, l *Listener, f *flow.Flow, c flow.Conn) bool {
+	// The flow outlives the context of the listener: Drain decides when it ends.
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	lf := &life{cancel: cancel, drain: 30 * time.Second, conns: []flow.Conn{c}}
+
+	e.mu.Lock()
+	if e.draining {
+		e.mu.Unlock()
+		cancel(nil)
+		return false
+	}
+	e.live[lf] = struct{}{}
+	e.flows.Add(1)
+	e.mu.Unlock()
+
+	go e.run(ctx, l, lf, f, c)
+	return true
+}
+
+func (e *Engine) run(ctx context.Context, l *Listener, lf *life, f *flow.Flow, c flow.Conn) {
+	defer e.flows.Done()
+	defer e.release()
+	defer e.forget(lf)
+	e.Observer.Begin(f)
+	err := safely(func() error { return e.serve(ctx, l, lf, f, c) })
+	end := flow.AsError(err, flow.Internal)
+	if cause := context.Cause(ctx); end != nil && cause != nil {
+		stage := end.Stage
+		end = flow.AsError(cause, flow.Drained)
+		end = &flow.Error{Stage: stage, Reason: end.Reason, Fault: end.Fault, Err: end.Err}
+	}
+	c.Close()
+	e.Observer.End(f, end)
+}
+
+func (e *Engine) forget(lf *life) {
+	lf.cancel(nil)
+	e.mu.Lock()
+	delete(e.live, lf)
+	e.mu.Unlock()
+}
+
+// Drain takes no new flows, waits for those alive, and ends each one when its
+// timeouts.drain has passed (0 waits for ever), or all at once when ctx ends.
+// The caller closes the acceptors first.
+func (e *Engine) Drain(ctx context.Context) {
+	e.once.Do(e.init)
+	e.mu.Lock()
+	e.draining = true
+	var timers []*time.Timer
+	for lf := range e.live {
+		lf.mu.Lock()
+		d := lf.drain
+		lf.mu.Unlock()
+		if d > 0 {
+			timers = append(timers, time.AfterFunc(d, func() { lf.kill(errDrained) }))
+		}
+	}
+	e.mu.Unlock()
+
+	done := make(chan struct{})
+	go func() { e.flows.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		e.killAll()
+		<-done
+	}
+	for _, t := range timers {
+		t.Stop()
+	}
+}
+
+var errDrained = flow.Fail(flow.Drained, "the process ends, and this flow was still open when timeouts.drain had passed")
+
+func (e *Engine) killAll() {
+	e.mu.Lock()
+	all := make([]*life, 0, len(e.live))
+	for lf := range e.live {
+		all = append(all, lf)
+	}
+	e.mu.Unlock()
+	for _, lf := range all {
+		lf.kill(errDrained)
+	}
+}
+
+// safely turns a panic into an error with its stack, so that a fault of ours
+// ends one flow and not the process.
+func safely(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = flow.Fail(flow.Panic, "panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return f()
+}
+
+// aside runs f on a goroutine of its own and waits for it: what grows its stack,
+// such as a handshake, leaves that of the flow small.
+func aside(f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- safely(f) }()
+	return <-done
+}

@@ -1,0 +1,134 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"sallyport/flow"
+	"sallyport/wire"
+)
+
+// peek reads the ClientHello, notes it in f, and gives a connection on which it
+// can be read again.
+func peek(l *Listener, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
+	if l.Peek == PeekNever {
+		return c, nil
+	}
+	if l.PeekTimeout > 0 {
+		c.SetReadDeadline(f.Start.Add(l.PeekTimeout))
+		defer c.SetReadDeadline(time.Time{})
+	}
+	hello, held, err := readHello(c)
+	f.Peeked = time.Since(f.Start)
+	if err != nil {
+		return nil, err
+	}
+	f.Hello = hello
+	if l.OpenECH != nil && hello.ECH != nil {
+		inner, err := l.OpenECH(hello)
+		if err != nil {
+			return nil, flow.Fail(flow.HelloMalformed, "opening the client's encrypted ClientHello: %w", err)
+		}
+		if inner != nil {
+			f.Outer, f.Hello = hello, inner
+		}
+	}
+	return &replay{Conn: c, held: held}, nil
+}
+
+// readHello reads no more than the segments that a ClientHello spans. The bytes
+// read are given back with any answer.
+func readHello(c flow.Conn) (*wire.Hello, []byte, error) {
+	var r wire.HelloReader
+	held := make([]byte, 0, 2048) // a post-quantum hello with its key share is some 1,700 bytes
+	for {
+		if len(held) == cap(held) {
+			held = append(held, 0)[:len(held)]
+		}
+		n, err := c.Read(held[len(held):cap(held)])
+		fresh := held[len(held) : len(held)+n]
+		held = held[:len(held)+n]
+		if n > 0 {
+			hello, err := r.Feed(fresh)
+			if hello != nil {
+				return hello, held, nil
+			}
+			if !errors.Is(err, wire.ErrMore) {
+				return nil, held, helloError(err, held)
+			}
+		}
+		if err != nil {
+			return nil, held, helloReadError(err, len(held))
+		}
+	}
+}
+
+func helloError(err error, held []byte) error {
+	switch {
+	case wire.LooksLikeHTTP(held):
+		return flow.Fail(flow.PlainHTTP, "the client speaks plain HTTP, this port TLS")
+	case errors.Is(err, wire.ErrNotTLS):
+		return flow.Fail(flow.NotTLS, "the client does not speak TLS: it began with %q", held[:min(len(held), 16)])
+	case errors.Is(err, wire.ErrTooLarge):
+		return flow.Fail(flow.HelloTooLarge, "reading the ClientHello: %w", err)
+	}
+	return flow.Fail(flow.HelloMalformed, "reading the ClientHello: %w", err)
+}
+
+func helloReadError(err error, got int) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return flow.Fail(flow.HelloTimeout, "no complete ClientHello in time, %d bytes came", got)
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+		return flow.Fail(flow.ClientGone, "the client left after %d bytes, before its ClientHello was complete", got)
+	}
+	return flow.Fail(flow.ClientGone, "the client left after %d bytes: %w", got, err)
+}
+
+// replay gives the bytes that were peeked at once more, then is its connection.
+type replay struct {
+	flow.Conn
+	held []byte
+}
+
+func (r *replay) take(p []byte) int {
+	n := copy(p, r.held)
+	if r.held = r.held[n:]; len(r.held) == 0 {
+		r.held = nil
+	}
+	return n
+}
+
+func (r *replay) Read(p []byte) (int, error) {
+	if r.held != nil {
+		return r.take(p), nil
+	}
+	return r.Conn.Read(p)
+}
+
+func (r *replay) ReadUnit(lease func() []byte) ([]byte, error) {
+	if r.held != nil {
+		p := lease()
+		return p[:r.take(p)], nil
+	}
+	return flow.ReadUnit(r.Conn, lease)
+}
+
+func (r *replay) Abort() error { return flow.Abort(r.Conn) }
+
+func (r *replay) Bare() *net.TCPConn {
+	if r.held != nil {
+		return nil
+	}
+	return bareOf(r.Conn)
+}
+
+func bareOf(c flow.Conn) *net.TCPConn {
+	if b, ok := c.(flow.Bare); ok {
+		return b.Bare()
+	}
+	return nil
+}

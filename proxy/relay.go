@@ -1,0 +1,223 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"sallyport/flow"
+)
+
+// Relay moves bytes both ways until both directions have ended. It is the
+// default [flow.Relayer].
+//
+// An end of one direction is passed on as what it was: a proper end as
+// CloseWrite, anything else as an abort of both connections. Idle is the flow's,
+// not a direction's; after the first end, linger takes its place.
+type Relay struct{}
+
+// units are what a direction reads at once: room for four TLS records. A flow
+// takes one only while there are bytes in it.
+var units = sync.Pool{New: func() any { return new([unitSize]byte) }}
+
+const unitSize = 64 << 10
+
+// relay is the state of one flow's relay.
+type relay struct {
+	f      *flow.Flow
+	ends   [2]flow.Conn // by Direction: where its bytes come from
+	sent   [2]atomic.Int64
+	ended  atomic.Int32 // directions that have ended properly
+	moved  atomic.Int64 // when bytes last moved, since start
+	start  time.Time
+	timer  *time.Timer
+	mu     sync.Mutex
+	cause  error // why the relay was ended from inside; the first counts
+	closed bool
+}
+
+// Relay implements [flow.Relayer].
+func (Relay) Relay(ctx context.Context, f *flow.Flow, client flow.Conn, open flow.Open) error {
+	server, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	r := &relay{f: f, ends: [2]flow.Conn{flow.Up: client, flow.Down: server}, start: time.Now()}
+	r.watch()
+	up := make(chan struct{})
+	go func() {
+		defer close(up)
+		r.pump(flow.Up)
+	}()
+	r.pump(flow.Down)
+	<-up
+	return r.finish()
+}
+
+func (r *relay) finish() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+	for d := range r.sent {
+		r.f.Sent[d] = r.sent[d].Load()
+	}
+	return r.cause
+}
+
+// abort ends both connections; the first cause stands.
+func (r *relay) abort(cause error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cause != nil || r.closed {
+		return
+	}
+	r.cause = cause
+	for _, c := range r.ends {
+		flow.Abort(c)
+	}
+}
+
+// pump moves one direction until it ends.
+func (r *relay) pump(d flow.Direction) {
+	err := safely(func() error { return r.move(d) })
+	if err == nil {
+		r.touch()
+		r.ended.Add(1)
+		r.watch()
+		// A peer that has gone for good shows in the other direction.
+		r.ends[1-d].CloseWrite()
+		return
+	}
+	r.abort(err)
+}
+
+func (r *relay) move(d flow.Direction) error {
+	src, dst := r.ends[d], r.ends[1-d]
+	var unit *[unitSize]byte
+	lease := func() []byte {
+		unit = units.Get().(*[unitSize]byte)
+		return unit[:]
+	}
+	for {
+		if in, out := bareOf(src), bareOf(dst); in != nil && out != nil {
+			return spliceError(d, Splice(out, in, func(n int) { r.count(d, n) }))
+		}
+		p, err := flow.ReadUnit(src, lease)
+		var werr error
+		if len(p) > 0 {
+			_, werr = dst.Write(p)
+		}
+		if unit != nil {
+			units.Put(unit)
+			unit = nil
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return endError(d, err)
+		case werr != nil:
+			return endError(1-d, werr)
+		}
+		r.count(d, len(p))
+	}
+}
+
+func (r *relay) count(d flow.Direction, n int) {
+	r.sent[d].Add(int64(n))
+	r.touch()
+}
+
+func (r *relay) touch() { r.moved.Store(int64(time.Since(r.start))) }
+
+// watch sets the one timer of the flow for the next moment at which silence or
+// age may have lasted too long. Bytes that move do not touch the timer.
+func (r *relay) watch() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wait, cause := r.next()
+	switch {
+	case r.closed || r.cause != nil:
+	case cause != nil && wait <= 0:
+		go r.abort(cause)
+	case cause == nil:
+	case r.timer == nil:
+		r.timer = time.AfterFunc(wait, r.watch)
+	default:
+		r.timer.Reset(wait)
+	}
+}
+
+// next gives how long until the nearest limit, and what its passing means; no
+// cause is no limit.
+func (r *relay) next() (wait time.Duration, cause error) {
+	t := r.f.Decision.Timeouts
+	now := time.Since(r.start)
+	silence, reason := t.Idle, idleEnd
+	if r.ended.Load() > 0 && t.Linger > 0 {
+		silence, reason = t.Linger, lingerEnd
+	}
+	if silence > 0 {
+		wait, cause = time.Duration(r.moved.Load())+silence-now, reason
+	}
+	if t.Total > 0 {
+		if left := t.Total - time.Since(r.f.Start); cause == nil || left < wait {
+			wait, cause = left, totalEnd
+		}
+	}
+	return wait, cause
+}
+
+var (
+	idleEnd   = flow.Fail(flow.IdleTimeout, "%s", flow.IdleTimeout.Meaning())
+	lingerEnd = flow.Fail(flow.LingerTimeout, "%s", flow.LingerTimeout.Meaning())
+	totalEnd  = flow.Fail(flow.TotalTimeout, "%s", flow.TotalTimeout.Meaning())
+)
+
+// endNames and the reasons of each end, by the Direction that it sends.
+var (
+	endNames       = [2]string{flow.Up: "client", flow.Down: "server"}
+	endTruncated   = [2]flow.Reason{flow.ClientTruncated, flow.ServerTruncated}
+	endReset       = [2]flow.Reason{flow.ClientReset, flow.ServerReset}
+	endUnreachable = [2]flow.Reason{flow.ClientUnreachable, flow.ServerUnreachable}
+)
+
+// endError says what an error on the connection of end means.
+func endError(end flow.Direction, err error) error {
+	var known *flow.Error
+	reason := endUnreachable[end]
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, flow.ErrTruncated), errors.Is(err, io.ErrUnexpectedEOF):
+		reason = endTruncated[end]
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED), errors.Is(err, net.ErrClosed):
+		reason = endReset[end]
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+		reason = endUnreachable[end]
+	}
+	return flow.Fail(reason, "the %s's connection: %w", endNames[end], err)
+}
+
+// spliceError says which end an error of [Splice] belongs to.
+func spliceError(d flow.Direction, err error) error {
+	var side *SideError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &side):
+		return flow.Fail(flow.Overload, "splicing: %w", err)
+	case side.Side == Writing:
+		return endError(1-d, side.Err)
+	}
+	return endError(d, side.Err)
+}

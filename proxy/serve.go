@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"sallyport/flow"
+	"sallyport/wire"
+)
+
+// serve is one connection from accept to close, in one direction. The bare
+// client connection is closed by the caller, the server's here.
+func (e *Engine) serve(ctx context.Context, l *Listener, lf *life, f *flow.Flow, bare flow.Conn) error {
+	client, err := peek(l, f, bare)
+	if err != nil {
+		return refuse(bare, f, flow.StagePeek, err)
+	}
+	d := l.Decider.Decide(f)
+	f.Decision = d
+	lf.setDrain(d.Timeouts.Drain)
+	if d.Action == flow.Reject {
+		return refuse(bare, f, flow.StageDecide, flow.Fail(d.Reason, "%s", d.Reason.Meaning()))
+	}
+
+	server := &side{f: f, d: d, lf: lf}
+	defer server.close()
+	if d.DialFirst || d.Action == flow.Splice || len(d.Inbound) == 0 {
+		if _, err := server.open(ctx); err != nil {
+			return refuse(bare, f, server.stage, err)
+		}
+	}
+	if d.Action == flow.Terminate {
+		if client, err = wrap(ctx, f, client, d.Inbound, flow.StageInbound); err != nil {
+			farewell(bare)
+			return err
+		}
+	}
+	if server.conn == nil {
+		if _, err := server.open(ctx); err != nil {
+			flow.Abort(bare)
+			return at(server.stage, err, flow.Internal)
+		}
+	}
+	relay := d.Relay
+	if relay == nil {
+		relay = Relay{}
+	}
+	if err := relay.Relay(ctx, f, client, server.first); err != nil {
+		server.aborted = true
+		flow.Abort(bare)
+		return at(flow.StageRelay, err, flow.Internal)
+	}
+	client.Close()
+	return nil
+}
+
+// side is the server's side of a flow.
+type side struct {
+	f       *flow.Flow
+	d       *flow.Decision
+	lf      *life
+	stage   flow.Stage // where open failed
+	bare    flow.Conn
+	conn    flow.Conn // with its layers
+	aborted bool
+}
+
+// open dials and wraps the server's side.
+func (s *side) open(ctx context.Context) (flow.Conn, error) {
+	s.stage = flow.StageDial
+	bare, err := s.d.Upstream.Dial(ctx, s.f)
+	if err != nil {
+		return nil, at(s.stage, err, flow.DialFailed)
+	}
+	s.bare = bare
+	s.lf.hold(bare)
+	s.stage = flow.StageOutbound
+	conn, err := wrap(ctx, s.f, bare, s.d.Outbound, s.stage)
+	if err != nil {
+		return nil, err
+	}
+	s.conn = conn
+	return conn, nil
+}
+
+// first is the [flow.Open] of a relay that takes one connection.
+func (s *side) first(context.Context) (flow.Conn, error) { return s.conn, nil }
+
+func (s *side) close() {
+	switch {
+	case s.bare == nil:
+	case s.conn == nil:
+		s.bare.Close()
+	case s.aborted:
+		flow.Abort(s.conn)
+	default:
+		s.conn.Close()
+	}
+}
+
+func wrap(ctx context.Context, f *flow.Flow, c flow.Conn, layers []flow.Layer, stage flow.Stage) (flow.Conn, error) {
+	for _, layer := range layers {
+		err := aside(func() error {
+			over, err := layer.Wrap(ctx, f, c)
+			if err == nil {
+				c = over
+			}
+			return err
+		})
+		if err != nil {
+			return nil, at(stage, err, flow.Internal)
+		}
+	}
+	return c, nil
+}
+
+// at fills the stage of an error, of reason other where it has none of its own.
+func at(stage flow.Stage, err error, other flow.Reason) *flow.Error {
+	e := *flow.AsError(err, other)
+	e.Stage = stage
+	return &e
+}
+
+// refuse ends a client that we have sent nothing yet: with the reason's alert
+// where it has sent a ClientHello, with words where it has sent HTTP.
+func refuse(c flow.Conn, f *flow.Flow, stage flow.Stage, err error) *flow.Error {
+	e := at(stage, err, flow.Internal)
+	alert, ok := e.Reason.Alert()
+	switch {
+	case e.Reason == flow.PlainHTTP:
+		say(c, []byte(plainHTTP))
+	case ok && (f.Hello != nil || stage == flow.StagePeek):
+		say(c, wire.AlertRecord(legacyVersion(f.Hello), wire.Alert(alert)))
+	case f.Hello == nil && e.Stage >= flow.StageDial:
+		// A plain client must not take our failure for the server's proper end.
+		flow.Abort(c)
+		return e
+	}
+	farewell(c)
+	return e
+}
+
+const plainHTTP = "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" +
+	"This port speaks TLS. Use https:// in place of http:// to reach it.\n"
+
+// legacyVersion is what stands in a record ahead of any agreement: 1.2's number
+// for whoever knows it (RFC 8446, section 5.1), else the client's own.
+func legacyVersion(h *wire.Hello) uint16 {
+	if h == nil || h.Version >= 0x0303 {
+		return 0x0303
+	}
+	return max(h.Version, 0x0301)
+}
+
+func say(c flow.Conn, p []byte) {
+	c.SetWriteDeadline(time.Now().Add(time.Second))
+	c.Write(p)
+}
+
+// farewell lets the client read what it was told. A socket closed with unread
+// bytes in it sends a reset, which would overtake an alert (RFC 9293, section
+// 3.6.1), so what the client still sends is read, for a bounded time.
+func farewell(c flow.Conn) {
+	if c.CloseWrite() != nil {
+		return
+	}
+	c.SetReadDeadline(time.Now().Add(time.Second))
+	io.CopyN(io.Discard, struct{ io.Reader }{c}, 256<<10)
+}

@@ -1,0 +1,91 @@
+package secure
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"sallyport/flow"
+)
+
+// conn is a TLS connection after its handshake, as a [flow.Conn].
+type conn struct {
+	tls     *tls.Conn
+	under   *under
+	role    *role
+	lenient bool    // unsafe.truncation
+	first   [1]byte // see ReadUnit
+}
+
+func (c *conn) Transport() flow.Transport          { return c.under.Transport() }
+func (c *conn) LocalAddr() net.Addr                { return c.under.LocalAddr() }
+func (c *conn) RemoteAddr() net.Addr               { return c.under.RemoteAddr() }
+func (c *conn) SetDeadline(t time.Time) error      { return c.tls.SetDeadline(t) }
+func (c *conn) SetReadDeadline(t time.Time) error  { return c.tls.SetReadDeadline(t) }
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.tls.SetWriteDeadline(t) }
+
+// CloseWrite sends close_notify and no FIN: under TLS 1.3 alerts and KeyUpdate
+// may still have to follow (RFC 8446, section 6.1).
+func (c *conn) CloseWrite() error { return c.tls.CloseWrite() }
+
+// Close sends close_notify, unless CloseWrite has, and closes the socket.
+func (c *conn) Close() error { return c.tls.Close() }
+
+// Abort resets the connection, without close_notify.
+func (c *conn) Abort() error { return flow.Abort(c.under.Conn) }
+
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.tls.Read(p)
+	if n > 0 {
+		return n, nil
+	}
+	return 0, c.ending(err)
+}
+
+// ReadUnit waits by a read of one byte, so that no buffer is held meanwhile,
+// then takes that record's rest and every further record that is here already.
+func (c *conn) ReadUnit(lease func() []byte) ([]byte, error) {
+	if n, err := c.tls.Read(c.first[:]); n == 0 {
+		return nil, c.ending(err)
+	}
+	p := lease()
+	p[0] = c.first[0]
+	n := 1
+	c.under.ready = true
+	defer func() { c.under.ready = false }()
+	for n < len(p) {
+		m, err := c.tls.Read(p[n:])
+		n += m
+		// crypto/tls gives an error that lasts again with the next read.
+		if err != nil {
+			break
+		}
+	}
+	return p[:n], nil
+}
+
+// ending tells a close_notify from a stream that merely stopped.
+func (c *conn) ending(err error) error {
+	switch {
+	case err == nil:
+		return nil // an empty record
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		if !c.under.eof || c.lenient {
+			return io.EOF
+		}
+		return flow.ErrTruncated
+	}
+	return c.role.relayError(err)
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	if len(p) <= maxPlaintext {
+		return c.tls.Write(p)
+	}
+	return c.under.gathered(func() (int, error) { return c.tls.Write(p) })
+}
+
+// maxPlaintext is the most that one record carries (RFC 8446, section 5.1).
+const maxPlaintext = 16 << 10

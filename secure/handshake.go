@@ -1,0 +1,174 @@
+package secure
+
+import (
+	"context"
+	"crypto/tls"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/credential"
+	"sallyport/flow"
+	"sallyport/verify"
+	"sallyport/wire"
+)
+
+// handshake is what one Wrap keeps while crypto/tls works.
+type handshake struct {
+	flow *flow.Flow
+	role *role
+	// id is set by VerifyConnection, which a TLS 1.3 server calls before it has
+	// checked CertificateVerify: it says nothing until the handshake returns.
+	id *verify.Identity
+}
+
+// run makes the handshake within timeout.
+func (h *handshake) run(t *tls.Conn, u *under, timeout time.Duration) error {
+	if timeout > 0 {
+		u.SetDeadline(time.Now().Add(timeout))
+	}
+	if err := t.Handshake(); err != nil {
+		return h.role.handshakeError(err, u)
+	}
+	if timeout > 0 {
+		u.SetDeadline(time.Time{})
+	}
+	return nil
+}
+
+// session is what the handshake has agreed on.
+func (h *handshake) session(t *tls.Conn, start time.Time) (flow.Session, tls.ConnectionState) {
+	cs := t.ConnectionState()
+	s := flow.Session{
+		Proto: "tls", ALPN: cs.NegotiatedProtocol,
+		Version: cs.Version, Suite: cs.CipherSuite, Group: uint16(cs.CurveID),
+		Resumed: cs.DidResume, ECH: cs.ECHAccepted,
+		Chain: cs.PeerCertificates, Took: time.Since(start),
+	}
+	if h.id != nil {
+		s.Peer = &flow.Peer{Names: h.id.Names(), SPKI: h.id.SPKI(), By: h.id.By()}
+	}
+	return s, cs
+}
+
+func presented(role verify.Role, f *flow.Flow, cs tls.ConnectionState, now time.Time) *verify.Presented {
+	return &verify.Presented{
+		Role: role, Transport: f.Origin.Transport.String(),
+		Chain: cs.PeerCertificates, Staple: cs.OCSPResponse, SCTs: cs.SignedCertificateTimestamps,
+		SNI: cs.ServerName, ALPN: cs.NegotiatedProtocol, Remote: f.Origin.Client,
+		Version: cs.Version, Suite: cs.CipherSuite, Resumed: cs.DidResume,
+		Now: now,
+	}
+}
+
+// refuse sends an alert in clear, before crypto/tls has begun.
+func refuse(c flow.Conn, f *flow.Flow, alert wire.Alert) {
+	if alert == 0 || f.Hello == nil {
+		return
+	}
+	c.SetWriteDeadline(time.Now().Add(time.Second))
+	c.Write(wire.AlertRecord(min(max(f.Hello.Version, tls.VersionTLS10), tls.VersionTLS12), alert))
+}
+
+// certificates keeps what crypto/tls wants of each credential.
+type certificates struct{ known sync.Map } // *credential.Credential to *tls.Certificate
+
+func (k *certificates) get(ctx context.Context, from credential.Source, r *credential.Request) (*tls.Certificate, error) {
+	c, err := from.Credential(ctx, r)
+	if err != nil {
+		return nil, flow.Fail(flow.NoCredential, "choosing our certificate: %w", err)
+	}
+	if known, ok := k.known.Load(c); ok {
+		return known.(*tls.Certificate), nil
+	}
+	t := &tls.Certificate{PrivateKey: c.Key, Leaf: c.Chain[0], OCSPStaple: c.Staple, SignedCertificateTimestamps: c.SCTs}
+	for _, cert := range c.Chain {
+		t.Certificate = append(t.Certificate, cert.Raw)
+	}
+	k.known.Store(c, t)
+	return t, nil
+}
+
+// schemes are the signatures that the client can verify from us. Up to TLS 1.2
+// the cipher suite names the kind of key as well (RFC 5246, section 7.4.2), and
+// before 1.2 a client does not list schemes at all.
+func schemes(chi *tls.ClientHelloInfo, p Params) []tls.SignatureScheme {
+	for _, v := range chi.SupportedVersions {
+		if v == tls.VersionTLS13 && p.Max >= tls.VersionTLS13 {
+			return chi.SignatureSchemes
+		}
+	}
+	offered := chi.SignatureSchemes
+	if len(offered) == 0 {
+		offered = []tls.SignatureScheme{tls.ECDSAWithSHA1, tls.PKCS1WithSHA1}
+	}
+	ecdsa, rsa := suiteKinds(chi.CipherSuites, p.Suites)
+	var list []tls.SignatureScheme
+	for _, s := range offered {
+		switch s {
+		case tls.ECDSAWithP256AndSHA256, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512, tls.ECDSAWithSHA1, tls.Ed25519:
+			if ecdsa {
+				list = append(list, s)
+			}
+		default:
+			if rsa {
+				list = append(list, s)
+			}
+		}
+	}
+	if list == nil {
+		list = []tls.SignatureScheme{} // nil would mean any
+	}
+	return list
+}
+
+func suiteKinds(offered, ours []uint16) (ecdsa, rsa bool) {
+	for _, id := range offered {
+		if !contains(ours, id) {
+			continue
+		}
+		if strings.Contains(tls.CipherSuiteName(id), "_ECDSA_") {
+			ecdsa = true
+		} else {
+			rsa = true
+		}
+	}
+	return ecdsa, rsa
+}
+
+func contains(list []uint16, id uint16) bool {
+	for _, l := range list {
+		if l == id {
+			return true
+		}
+	}
+	return false
+}
+
+func meet(a, b []string) bool {
+	for _, x := range a {
+		for _, y := range b {
+			if x == y {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func overlaps(versions []uint16, low, high uint16) bool {
+	for _, v := range versions {
+		if v >= low && v <= high {
+			return true
+		}
+	}
+	return false
+}
+
+func versions(list []uint16) string {
+	var names []string
+	for _, v := range list {
+		names = append(names, wire.VersionName(v))
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,210 @@
+package secure
+
+import (
+	"context"
+	"crypto/tls"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/credential"
+	"sallyport/flow"
+	"sallyport/verify"
+	"sallyport/wire"
+)
+
+// server is the inbound TLS layer of one route.
+type server struct {
+	Server
+	base  *tls.Config
+	epoch atomic.Int64 // of the ticket keys that base has
+	keys  sync.Mutex   // one renewal at a time
+	ours  certificates
+}
+
+// NewServer gives the layer that ends TLS towards clients.
+func NewServer(p Server) flow.Layer {
+	s := &server{Server: p, base: p.config()}
+	s.base.GetCertificate = s.certificate
+	s.base.NextProtos = p.ALPN
+	if p.Auth != AuthNone {
+		s.base.ClientCAs = p.Anchors.Pool
+		s.base.ClientAuth = tls.VerifyClientCertIfGiven
+		if p.Auth == AuthRequire {
+			s.base.ClientAuth = tls.RequireAndVerifyClientCert
+		}
+	}
+	if p.ECH != nil {
+		s.base.EncryptedClientHelloKeys = p.ECH.TLS()
+	}
+	s.epoch.Store(-1)
+	return s
+}
+
+// Wrap makes the handshake with the client.
+func (s *server) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
+	start := time.Now()
+	protos, err := s.admit(f)
+	if err != nil {
+		alert, _ := err.Reason.Alert()
+		refuse(c, f, wire.Alert(alert))
+		return nil, err
+	}
+	s.renewTicketKeys()
+	cfg, h := s.base, &handshake{flow: f, role: &inbound}
+	if s.Mirror || s.Auth != AuthNone {
+		cfg = s.base.Clone() // it keeps the ticket keys, since they were set
+		cfg.NextProtos = protos
+	}
+	if s.Auth != AuthNone {
+		cfg.VerifyConnection = func(cs tls.ConnectionState) error { return s.verify(ctx, h, cs) }
+		cfg.WrapSession, cfg.UnwrapSession = s.resumption(ctx, f, cfg)
+	}
+	u := &under{Conn: c}
+	t := tls.Server(u, cfg)
+	if err := h.run(t, u, s.Timeout); err != nil {
+		return nil, err
+	}
+	session, cs := h.session(t, start)
+	session.SNI = f.Hello.SNI
+	if !agrees(f, cs) {
+		return nil, flow.Fail(flow.HelloMismatch, "the handshake ended with server name %q, ALPN %q and ECH %t, which is not what its ClientHello said", cs.ServerName, cs.NegotiatedProtocol, cs.ECHAccepted)
+	}
+	f.Inbound = append(f.Inbound, session)
+	return &conn{tls: t, under: u, role: &inbound, lenient: s.Truncation}, nil
+}
+
+// admit refuses what no handshake could mend, while a plain alert can still say
+// why, and gives the protocols to offer.
+func (s *server) admit(f *flow.Flow) ([]string, *flow.Error) {
+	if f.Hello == nil {
+		return nil, flow.Fail(flow.NotTLS, "the client does not speak TLS")
+	}
+	if !overlaps(f.Hello.Versions, s.Min, s.Max) {
+		return nil, flow.Fail(flow.VersionUnsupported, "the client speaks %s, this route %s to %s",
+			versions(f.Hello.Versions), wire.VersionName(s.Min), wire.VersionName(s.Max))
+	}
+	protos := s.ALPN
+	if s.Mirror {
+		protos = nil
+		if n := len(f.Outbound); n > 0 && f.Outbound[n-1].ALPN != "" {
+			protos = []string{f.Outbound[n-1].ALPN}
+		}
+	}
+	if len(protos) > 0 && len(f.Hello.ALPN) > 0 && !meet(protos, f.Hello.ALPN) {
+		return nil, flow.Fail(flow.NoApplicationProto, "the client offers ALPN %q, this route %q", f.Hello.ALPN, protos)
+	}
+	return protos, nil
+}
+
+// agrees says whether the handshake was about what the route was decided on. A
+// second ClientHello, after a HelloRetryRequest, could differ.
+func agrees(f *flow.Flow, cs tls.ConnectionState) bool {
+	name := strings.ToLower(strings.TrimSuffix(cs.ServerName, "."))
+	if name != f.Hello.SNI || cs.ECHAccepted != (f.Outer != nil) {
+		return false
+	}
+	return cs.NegotiatedProtocol == "" || meet([]string{cs.NegotiatedProtocol}, f.Hello.ALPN)
+}
+
+func (s *server) verify(ctx context.Context, h *handshake, cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		if s.Named {
+			return flow.Fail(flow.ClientCertMissing, "the client sent no certificate, and the access rules ask for one")
+		}
+		return nil
+	}
+	id, err := s.Verify.Verify(ctx, presented(verify.Client, h.flow, cs, s.Now()))
+	if err != nil {
+		return clientRefused(err)
+	}
+	h.id = id
+	return nil
+}
+
+func (s *server) certificate(chi *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	r := &credential.Request{ServerName: chi.ServerName, Schemes: schemes(chi, s.Params)}
+	return s.ours.get(chi.Context(), s.Credential, r)
+}
+
+// client is the outbound TLS layer of one route.
+type client struct {
+	Client
+	base *tls.Config
+	ours certificates
+}
+
+// NewClient gives the layer that begins TLS towards servers.
+func NewClient(p Client) flow.Layer {
+	c := &client{Client: p, base: p.config()}
+	c.base.ServerName = p.SNI
+	c.base.NextProtos = p.ALPN
+	// The server is verified by VerifyConnection, on resumption as well.
+	c.base.InsecureSkipVerify = true
+	if p.Tickets {
+		// One cache a layer: sessions are never shared across routes, nor
+		// across a change of trust, which builds the layer anew.
+		c.base.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
+	}
+	if p.Credential != nil {
+		c.base.GetClientCertificate = c.certificate
+	}
+	return c
+}
+
+// sessions is how many a layer keeps: one server, whose tickets are used once.
+const sessions = 64
+
+// Wrap makes the handshake with the server.
+func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.Conn, error) {
+	start := time.Now()
+	h := &handshake{flow: f, role: &outbound}
+	cfg := c.base.Clone()
+	cfg.NextProtos = c.offer(f)
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error { return c.verify(ctx, h, cs) }
+	u := &under{Conn: bare}
+	t := tls.Client(u, cfg)
+	if err := h.run(t, u, c.Timeout); err != nil {
+		return nil, err
+	}
+	session, cs := h.session(t, start)
+	session.SNI = c.SNI
+	if c.Offer == OfferChosen && len(cfg.NextProtos) > 0 && cs.NegotiatedProtocol != cfg.NextProtos[0] {
+		return nil, flow.Fail(flow.ALPNMismatch, "the client was given ALPN %q, the server chose %q", cfg.NextProtos[0], cs.NegotiatedProtocol)
+	}
+	f.Outbound = append(f.Outbound, session)
+	return &conn{tls: t, under: u, role: &outbound, lenient: c.Truncation}, nil
+}
+
+func (c *client) offer(f *flow.Flow) []string {
+	switch c.Offer {
+	case OfferMirror:
+		if f.Hello != nil {
+			return f.Hello.ALPN
+		}
+	case OfferChosen:
+		if n := len(f.Inbound); n > 0 && f.Inbound[n-1].ALPN != "" {
+			return []string{f.Inbound[n-1].ALPN}
+		}
+	case OfferList:
+		return c.ALPN
+	}
+	return nil
+}
+
+func (c *client) verify(ctx context.Context, h *handshake, cs tls.ConnectionState) error {
+	p := presented(verify.Server, h.flow, cs, c.Now())
+	p.Name, p.Port, p.SNI = c.Name, c.Port, c.SNI
+	id, err := c.Verify.Verify(ctx, p)
+	if err != nil {
+		return serverRefused(err)
+	}
+	h.id = id
+	return nil
+}
+
+func (c *client) certificate(cri *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	r := &credential.Request{ServerName: c.SNI, Schemes: cri.SignatureSchemes, Issuers: cri.AcceptableCAs}
+	return c.ours.get(cri.Context(), c.Credential, r)
+}

@@ -1,0 +1,159 @@
+package secure
+
+import (
+	"io"
+	"sync"
+
+	"sallyport/flow"
+)
+
+// under is the connection below crypto/tls. It adds what crypto/tls does not
+// tell or do:
+//
+//   - whether the socket itself has ended, since crypto/tls gives io.EOF for
+//     close_notify and for a bare FIN at the border of two records alike;
+//   - no buffer while nothing has come: one is leased with the first bytes and
+//     goes back with the last. crypto/tls is handed one record at a time, so that
+//     the buffer which it keeps does not grow past one;
+//   - records gathered: after more, Read gives only whole records that are here
+//     already; after cork, writes wait for flush and leave in one system call.
+//
+// One goroutine reads. Several may write: the relay's, and crypto/tls's own
+// answers from the reading one.
+type under struct {
+	flow.Conn
+
+	in    []byte             // what of buf is still to be read
+	buf   *[unitSize]byte    // leased
+	head  [recordHeader]byte // of the record being handed up
+	have  int                // bytes of head handed up
+	need  int                // bytes of the record's body still to be handed up
+	eof   bool               // the socket has ended
+	ready bool               // give only what is here
+
+	wmu    sync.Mutex // over what follows, and the order of writes
+	corked bool
+	out    []byte
+}
+
+const (
+	unitSize     = 64 << 10
+	recordHeader = 5
+)
+
+var inBuffers = sync.Pool{New: func() any { return new([unitSize]byte) }}
+
+// outBuffers hold what one Write of a relay becomes: its records with their
+// headers, nonces and tags. A larger one grows and is not kept.
+var outBuffers = sync.Pool{New: func() any { return new([unitSize + 4096]byte) }}
+
+// errNotHere says that no whole record is here. crypto/tls forgets an error that
+// calls itself temporary, and Read may be called again.
+var errNotHere error = notHere{}
+
+type notHere struct{}
+
+func (notHere) Error() string   { return "no whole record is here" }
+func (notHere) Timeout() bool   { return true }
+func (notHere) Temporary() bool { return true }
+
+func (u *under) Read(p []byte) (int, error) {
+	if u.ready && u.have == 0 && u.need == 0 && !u.whole() {
+		return 0, errNotHere
+	}
+	if len(u.in) == 0 {
+		if err := u.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := u.hand(p)
+	if len(u.in) == 0 {
+		u.giveBack()
+	}
+	return n, nil
+}
+
+// whole says whether all of the next record is here.
+func (u *under) whole() bool {
+	return len(u.in) >= recordHeader && len(u.in) >= recordHeader+bodyLen(u.in)
+}
+
+func bodyLen(head []byte) int { return int(head[3])<<8 | int(head[4]) }
+
+func (u *under) fill() error {
+	if u.eof {
+		return io.EOF
+	}
+	unit, err := flow.ReadUnit(u.Conn, u.lease)
+	if err != nil {
+		u.giveBack()
+		u.eof = u.eof || err == io.EOF
+		return err
+	}
+	u.in = unit
+	return nil
+}
+
+// hand copies no further than the end of the record that p is filled from.
+func (u *under) hand(p []byte) int {
+	if u.need > 0 {
+		n := copy(p, u.in[:min(len(u.in), u.need)])
+		u.in, u.need = u.in[n:], u.need-n
+		return n
+	}
+	n := copy(p, u.in[:min(len(u.in), recordHeader-u.have)])
+	copy(u.head[u.have:], u.in[:n])
+	u.in, u.have = u.in[n:], u.have+n
+	if u.have == recordHeader {
+		u.have, u.need = 0, bodyLen(u.head[:])
+	}
+	return n
+}
+
+func (u *under) lease() []byte {
+	if u.buf == nil {
+		u.buf = inBuffers.Get().(*[unitSize]byte)
+	}
+	return u.buf[:]
+}
+
+func (u *under) giveBack() {
+	if u.buf != nil {
+		inBuffers.Put(u.buf)
+		u.buf, u.in = nil, nil
+	}
+}
+
+func (u *under) Write(p []byte) (int, error) {
+	u.wmu.Lock()
+	defer u.wmu.Unlock()
+	if !u.corked {
+		return u.Conn.Write(p)
+	}
+	u.out = append(u.out, p...)
+	return len(p), nil
+}
+
+// gathered runs write, whose records leave in one system call. An alert or a
+// KeyUpdate that the reading side sends meanwhile takes its turn among them:
+// crypto/tls orders the records, the lock keeps that order to the socket.
+func (u *under) gathered(write func() (int, error)) (int, error) {
+	buf := outBuffers.Get().(*[unitSize + 4096]byte)
+	defer outBuffers.Put(buf)
+	u.wmu.Lock()
+	u.out, u.corked = buf[:0], true
+	u.wmu.Unlock()
+
+	n, err := write()
+
+	u.wmu.Lock()
+	defer u.wmu.Unlock()
+	out := u.out
+	u.out, u.corked = nil, false
+	if len(out) > 0 {
+		if _, werr := u.Conn.Write(out); werr != nil {
+			return 0, werr
+		}
+	}
+	return n, err
+}
