@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"sallyport/config"
@@ -48,6 +49,7 @@ type Line struct {
 	Inbound  string // TLS versions towards clients
 	Outbound string // and towards the server
 	Clients  string // who may pass
+	Note     string // what is not as one might expect
 }
 
 // builder keeps what several routes share, so that a thousand routes with one
@@ -150,6 +152,9 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.Routes[i].Name, err)
 		}
+		if r.Match.Empty() {
+			return nil, fmt.Errorf("%s: no client can reach this route: what its match asks for excludes itself", c.Routes[i].Name)
+		}
 		for j, earlier := range routes {
 			if earlier.Match.Covers(r.Match) {
 				return nil, fmt.Errorf("%s: no client can reach route %s: all that it takes, the earlier route %s takes\nhint: move the narrower route up", c.Name, c.Routes[i].Name, c.Routes[j].Name)
@@ -170,7 +175,7 @@ func (b *builder) route(l *config.Listener, ech *secure.ECHKeys, c *config.Route
 	r := route.Route{Match: match(c.Match), From: c.Client.From}
 	d := &flow.Decision{Route: c.Name, Pattern: c.Pattern, Timeouts: flow.Timeouts(c.Timeouts)}
 	r.Decision = d
-	line := Line{Route: c.Name, Clients: clients(c), Text: fmt.Sprintf("%-8s %s -> %s", c.Pattern, l.From, c.To.Addr)}
+	line := Line{Route: c.Name, Clients: clients(c), Note: strings.Join(c.Notes, "; "), Text: fmt.Sprintf("%-8s %s -> %s", c.Pattern, l.From, c.To.Addr)}
 	switch c.Action {
 	case config.Reject:
 		d.Action, d.Reason = flow.Reject, flow.NoRoute

@@ -113,6 +113,9 @@ func announce(log *slog.Logger, program *build.Program) {
 			if line.Outbound != "" {
 				attrs = append(attrs, "out", line.Outbound)
 			}
+			if line.Note != "" {
+				attrs = append(attrs, "note", line.Note)
+			}
 			log.Info(line.Text, attrs...)
 		}
 	}
