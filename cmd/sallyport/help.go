@@ -39,6 +39,11 @@ func groupFlags(cmd *cobra.Command) {
 
 const helpWidth = 110
 
+// flagLines leaves out the column of short flags, which no flag of a group has.
 func flagLines(set *pflag.FlagSet) string {
-	return strings.ReplaceAll(set.FlagUsagesWrapped(helpWidth), "      --", "  --")
+	text := set.FlagUsagesWrapped(helpWidth)
+	if set.Lookup("help") != nil {
+		return text
+	}
+	return strings.ReplaceAll("\n"+text, "\n    ", "\n")[1:]
 }
