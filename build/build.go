@@ -79,7 +79,7 @@ func New(f *config.File, o Options) (*Program, error) {
 		program: &Program{},
 	}
 	for _, w := range f.Warnings {
-		b.warn("%s", w)
+		b.warn("%s", at(w.Pos, w.Text))
 	}
 	if err := b.state(); err != nil {
 		return nil, err
@@ -93,6 +93,32 @@ func New(f *config.File, o Options) (*Program, error) {
 		b.program.Listeners = append(b.program.Listeners, l)
 	}
 	return b.program, nil
+}
+
+// FileError is one that nothing but a change of the file mends.
+type FileError struct{ text string }
+
+func (e *FileError) Error() string { return e.text }
+
+func fileError(format string, args ...any) error {
+	return &FileError{fmt.Sprintf(format, args...)}
+}
+
+// named says which listener or route an error is about. On the command line
+// there is but one.
+func named(pos config.Pos, name string) string {
+	if pos.Line == 0 {
+		return name
+	}
+	return at(pos, name)
+}
+
+// at puts before text where it was said, if anywhere.
+func at(pos config.Pos, text string) string {
+	if where := pos.String(); where != "" {
+		return where + ": " + text
+	}
+	return text
 }
 
 func (b *builder) warn(format string, args ...any) {
@@ -141,7 +167,7 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 	if len(c.ECH) > 0 {
 		keys, err := b.ech(c)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", c.Name, err)
+			return nil, fmt.Errorf("%s: %w", named(c.Pos, c.Name), err)
 		}
 		l.OpenECH = keys.Open
 		ech = keys
@@ -150,14 +176,14 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 	for i := range c.Routes {
 		r, line, err := b.route(c, ech, &c.Routes[i])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", c.Routes[i].Name, err)
+			return nil, fmt.Errorf("%s: %w", named(c.Routes[i].Pos, c.Routes[i].Name), err)
 		}
 		if r.Match.Empty() {
-			return nil, fmt.Errorf("%s: no client can reach this route: what its match asks for excludes itself", c.Routes[i].Name)
+			return nil, fileError("%s: no client can reach this route: what its match asks for excludes itself", named(c.Routes[i].Pos, c.Routes[i].Name))
 		}
 		for j, earlier := range routes {
 			if earlier.Match.Covers(r.Match) {
-				return nil, fmt.Errorf("%s: no client can reach route %s: all that it takes, the earlier route %s takes\nhint: move the narrower route up", c.Name, c.Routes[i].Name, c.Routes[j].Name)
+				return nil, fileError("%s: no client can reach this route: all that it takes, the earlier route %s takes\nhint: move the narrower route up", named(c.Routes[i].Pos, c.Routes[i].Name), c.Routes[j].Name)
 			}
 		}
 		routes = append(routes, r)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -75,12 +76,25 @@ func newRoot(warnings []string) *cobra.Command {
 		Long:          about,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args:          noSuchCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newProxy(warnings), newRun(warnings), newCheck(), newDemo(), newSchema(), newVersion())
-	root.SetHelpCommand(&cobra.Command{Hidden: true})
+	root.AddCommand(newProxy(warnings), newRun(warnings), newCheck(warnings), newDemo(), newSchema(), newVersion())
+	root.SetFlagErrorFunc(flagError)
 	return root
+}
+
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := "sallyport --help lists the commands"
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean sallyport " + near[0] + "?"
+	} else if strings.Contains(args[0], "://") {
+		hint = "did you mean sallyport proxy " + strings.Join(args, " ") + "?"
+	}
+	return fmt.Errorf("unknown command %q\nhint: %s", args[0], hint)
 }
 
 func newVersion() *cobra.Command {

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
-	"sallyport/build"
 	"sallyport/config"
 )
 
@@ -28,11 +25,11 @@ the file that says the same.`,
 		Example: `  sallyport proxy tls://:443 tcp://127.0.0.1:8080 --cert site.pem --key site.key
   sallyport proxy tcp://127.0.0.1:5432 tls://db.example:5432 --to-ca db-ca.pem
   sallyport proxy tls://:6380 tcp://127.0.0.1:6379 --cert s.pem --client-ca ca.pem --allow-dns '*.apps.example'`,
-		Args: cobra.MinimumNArgs(2),
+		Args: ends,
 	}
 	flags := config.NewFlags(cmd.Flags(), false)
+	completeValues(cmd)
 	print := cmd.Flags().Bool("print-config", false, "write the equivalent file to standard output and end")
-	cmd.SetFlagErrorFunc(flagError)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *print {
 			return flags.Print(cmd.OutOrStdout(), args[0], args[1:])
@@ -47,6 +44,26 @@ the file that says the same.`,
 	return cmd
 }
 
+// ends asks for FROM and TO.
+func ends(_ *cobra.Command, args []string) error {
+	if len(args) >= 2 {
+		return nil
+	}
+	missing := "FROM and TO are"
+	if len(args) == 1 {
+		missing = "TO is"
+	}
+	return fmt.Errorf("%s missing\nhint: sallyport proxy tls://:443 tcp://127.0.0.1:8080 --cert site.pem", missing)
+}
+
+// noFile refuses a file that is named without -c.
+func noFile(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s takes no arguments, and there is %q\nhint: a file is named by -c: %s -c %s", cmd.Name(), args[0], cmd.CommandPath(), args[0])
+}
+
 func newRun(warnings []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [-c FILE]",
@@ -55,11 +72,11 @@ func newRun(warnings []string) *cobra.Command {
 
 SIGTERM and SIGINT end it: no new connections, the open ones have timeouts.drain
 to finish; a second signal ends at once.`,
-		Args: cobra.NoArgs,
+		Args: noFile,
 	}
 	path := fileFlag(cmd)
 	flags := config.NewFlags(cmd.Flags(), true)
-	cmd.SetFlagErrorFunc(flagError)
+	completeValues(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		file, err := flags.Load(*path, options())
 		if err != nil {
@@ -70,13 +87,13 @@ to finish; a second signal ends at once.`,
 	return cmd
 }
 
-func newCheck() *cobra.Command {
+func newCheck(warnings []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [-c FILE]",
 		Short: "Read a file and everything it names, and say what is wrong",
 		Long: `Read a file and everything it names (certificates, keys, trust anchors), and say
 what is wrong, without listening. The exit code is 0 where run would start.`,
-		Args: cobra.NoArgs,
+		Args: noFile,
 	}
 	path := fileFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -84,17 +101,21 @@ what is wrong, without listening. The exit code is 0 where run would start.`,
 		if err != nil {
 			return err
 		}
-		program, err := build.New(file, build.Options{Env: os.Getenv})
+		program, err := ready(file)
 		if err != nil {
-			return failure{err, exitFailed}
+			return err
 		}
 		defer program.Close()
-		for _, w := range program.Warnings {
+		for _, w := range append(warnings, program.Warnings...) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
 		}
 		for _, l := range program.Listeners {
 			for _, line := range l.Lines {
-				fmt.Fprintln(cmd.OutOrStdout(), line.Text)
+				fmt.Fprint(cmd.OutOrStdout(), line.Text)
+				for said := attrs(line); len(said) > 1; said = said[2:] {
+					fmt.Fprintf(cmd.OutOrStdout(), "  %s=%q", said[0], said[1])
+				}
+				fmt.Fprintln(cmd.OutOrStdout())
 			}
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: good\n", *path)
@@ -104,7 +125,7 @@ what is wrong, without listening. The exit code is 0 where run would start.`,
 }
 
 func fileFlag(cmd *cobra.Command) *string {
-	path := cmd.Flags().StringP("config", "c", defaultFile, "the file")
+	path := cmd.Flags().StringP("config", "c", defaultFile, "read `FILE`")
 	cmd.MarkFlagFilename("config", "yaml", "yml")
 	return path
 }
@@ -126,14 +147,3 @@ func newSchema() *cobra.Command {
 }
 
 func options() config.Options { return config.Options{Env: os.Getenv} }
-
-// flagError adds a hint to the error about a flag that does not exist.
-func flagError(_ *cobra.Command, err error) error {
-	var unknown *pflag.NotExistError
-	if errors.As(err, &unknown) {
-		if hint := config.UnknownFlag(unknown.GetSpecifiedName()); hint != "" {
-			return fmt.Errorf("%w\nhint: %s", err, hint)
-		}
-	}
-	return err
-}

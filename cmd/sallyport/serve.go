@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,9 +22,9 @@ import (
 // serve runs what file says until a signal ends it.
 func serve(ctx context.Context, file *config.File, warnings []string) error {
 	log := observe.NewLogger(os.Stderr, string(file.Log.Format), level(file.Log.Level))
-	program, err := build.New(file, build.Options{Env: os.Getenv})
+	program, err := ready(file)
 	if err != nil {
-		return failure{err, exitFailed}
+		return err
 	}
 	defer program.Close()
 	for _, err := range posture.Harden() {
@@ -47,6 +48,15 @@ func serve(ctx context.Context, file *config.File, warnings []string) error {
 	}
 	engine := &proxy.Engine{Observer: &observe.Records{Log: log}, Flows: flowLimit()}
 	return attend(ctx, log, engine, program, signals)
+}
+
+// ready builds what file says, binding nothing.
+func ready(file *config.File) (*build.Program, error) {
+	program, err := build.New(file, build.Options{Env: os.Getenv})
+	if wrong := (*build.FileError)(nil); err != nil && !errors.As(err, &wrong) {
+		return nil, failure{err, exitFailed}
+	}
+	return program, err
 }
 
 // attend serves until a signal comes, then drains.
@@ -106,19 +116,19 @@ func ending(log *slog.Logger, signals <-chan os.Signal) <-chan os.Signal {
 func announce(log *slog.Logger, program *build.Program) {
 	for _, l := range program.Listeners {
 		for _, line := range l.Lines {
-			attrs := []any{"route", line.Route, "clients", line.Clients}
-			if line.Inbound != "" {
-				attrs = append(attrs, "in", line.Inbound)
-			}
-			if line.Outbound != "" {
-				attrs = append(attrs, "out", line.Outbound)
-			}
-			if line.Note != "" {
-				attrs = append(attrs, "note", line.Note)
-			}
-			log.Info(line.Text, attrs...)
+			log.Info(line.Text, attrs(line)...)
 		}
 	}
+}
+
+func attrs(line build.Line) []any {
+	said := []any{"route", line.Route, "clients", line.Clients}
+	for _, a := range []struct{ key, text string }{{"in", line.Inbound}, {"out", line.Outbound}, {"note", line.Note}} {
+		if a.text != "" {
+			said = append(said, a.key, a.text)
+		}
+	}
+	return said
 }
 
 // sayListening writes one line a listener, the only thing on standard output.
