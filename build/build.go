@@ -262,15 +262,41 @@ func clients(c *config.Route) string {
 	case c.Allow.All:
 		who = "any certificate of client.ca"
 	default:
-		who = fmt.Sprintf("certificates of client.ca that one of %d allow rules takes", len(c.Allow.Rules))
+		who = "certificates of client.ca with " + ruleTexts(c.Allow.Rules)
 	}
 	if c.Client.Auth == config.AuthOptional && len(c.Allow.Rules) == 0 {
 		who += ", or none"
 	}
 	if len(c.Client.From) > 0 {
-		who += fmt.Sprintf(", from %v", c.Client.From)
+		var from []string
+		for _, p := range c.Client.From {
+			from = append(from, p.String())
+		}
+		who += ", from " + strings.Join(from, " or ")
 	}
 	return who
+}
+
+// ruleTexts is short enough for a line of the log.
+func ruleTexts(rules []config.Rule) string {
+	const most = 3
+	var texts []string
+	for i, r := range rules {
+		if i == most {
+			texts = append(texts, fmt.Sprintf("by %d more rules", len(rules)-most))
+			break
+		}
+		var keys []string
+		for _, k := range []struct{ key, text string }{
+			{"dns", r.DNS}, {"uri", r.URI}, {"cn", r.CN}, {"ou", r.OU}, {"email", r.Email}, {"ip_san", r.IPSAN}, {"spki", r.SPKI},
+		} {
+			if k.text != "" {
+				keys = append(keys, k.key+" "+k.text)
+			}
+		}
+		texts = append(texts, strings.Join(keys, " and "))
+	}
+	return strings.Join(texts, ", or ")
 }
 
 // Bound is a listener's name, what was asked for and where it listens.

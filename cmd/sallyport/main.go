@@ -74,6 +74,7 @@ func newRoot(warnings []string) *cobra.Command {
 		Use:           "sallyport",
 		Short:         "A TLS termination proxy",
 		Long:          about,
+		Version:       versions(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noSuchCommand,
@@ -81,6 +82,8 @@ func newRoot(warnings []string) *cobra.Command {
 	}
 	root.AddCommand(newProxy(warnings), newRun(warnings), newCheck(warnings), newDemo(), newSchema(), newVersion())
 	root.SetFlagErrorFunc(flagError)
+	root.SetVersionTemplate("sallyport {{.Version}}\n")
+	root.SuggestionsMinimumDistance = 2
 	return root
 }
 
@@ -103,17 +106,22 @@ func newVersion() *cobra.Command {
 		Short: "Say which version this is",
 		Args:  cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			v, goVersion := version, "unknown Go"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				goVersion = info.GoVersion
-				if v == "" {
-					v = info.Main.Version
-				}
-			}
-			if v == "" {
-				v = "(devel)"
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "sallyport %s %s\n", v, goVersion)
+			fmt.Fprintln(cmd.OutOrStdout(), "sallyport", versions())
 		},
 	}
+}
+
+// versions is ours and that of the Go which built it, whose TLS it is.
+func versions() string {
+	v, goVersion := version, "unknown Go"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		goVersion = info.GoVersion
+		if v == "" {
+			v = info.Main.Version
+		}
+	}
+	if v == "" {
+		v = "(devel)"
+	}
+	return v + " " + goVersion
 }
