@@ -1,0 +1,25 @@
+# make demo shows what it does; make test is everything that has to pass.
+GO ?= go
+FUZZ_SECONDS ?= 30
+
+.PHONY: build demo test check deps fuzz
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sallyport ./cmd/sallyport
+
+demo: build
+	bin/sallyport demo
+
+# The tests come last, so that their summary does.
+test: deps check fuzz
+	$(GO) test -race -timeout 15m ./...
+
+check:
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'run gofmt -w on these files' >&2; exit 1; }
+	$(GO) vet ./...
+
+deps:
+	@scripts/deps
+
+fuzz:
+	@scripts/fuzz $(FUZZ_SECONDS)
