@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -100,7 +101,7 @@ func TestLinearPath(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			w := startWay(t, s, p.in, p.out)
-			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			for _, version := range bothVersions {
 				for _, row := range linear {
 					if row.needs == "in" && !p.in || row.needs == "out" && !p.out {
 						continue
@@ -141,7 +142,7 @@ func TestLinearUnsafeTruncation(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			w := startWay(t, s, p.in, p.out, "--unsafe-truncation")
-			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			for _, version := range bothVersions {
 				for _, clientFirst := range []bool{true, false} {
 					client, server := w.pair(t, version)
 					swap(t, client, server, []byte("ping"))
@@ -172,9 +173,16 @@ func TestLinearHalfCloses(t *testing.T) {
 			t.Parallel()
 			h := &halfCloses{way: startWay(t, s, p.in, p.out), seed: seed}
 			var serving, clients sync.WaitGroup
-			for range each {
-				serving.Go(func() { h.check(t, h.serve()) })
-			}
+			serving.Go(func() {
+				for n := 0; n < each && !t.Failed(); n++ {
+					c, err := accept(h.server)
+					if err != nil {
+						h.check(t, err)
+						return
+					}
+					serving.Go(func() { h.check(t, h.serve(c, bothVersions[n/2%2])) })
+				}
+			})
 			for range workers {
 				clients.Go(func() {
 					for n := h.next.Add(1); n <= each && !t.Failed(); n = h.next.Add(1) {
@@ -186,8 +194,7 @@ func TestLinearHalfCloses(t *testing.T) {
 			if t.Failed() {
 				h.server.Close()
 			}
-			serving.Wait()
-			if t.Failed() {
+			if serving.Wait(); t.Failed() {
 				return
 			}
 			for _, r := range h.Flows(each) {
@@ -201,9 +208,8 @@ func TestLinearHalfCloses(t *testing.T) {
 
 type halfCloses struct {
 	*way
-	seed     uint64
-	next     atomic.Int64
-	accepted atomic.Int64
+	seed uint64
+	next atomic.Int64
 }
 
 func (h *halfCloses) check(t *testing.T, err error) {
@@ -212,7 +218,7 @@ func (h *halfCloses) check(t *testing.T, err error) {
 	}
 }
 
-var versions = [2]uint16{tls.VersionTLS12, tls.VersionTLS13}
+var bothVersions = [2]uint16{tls.VersionTLS12, tls.VersionTLS13}
 
 // plan is one flow's, made alike by both ends: what each one sends, and who
 // waits for the other's end before it sends.
@@ -236,7 +242,7 @@ func (h *halfCloses) plan(n uint64) *plan {
 }
 
 func (h *halfCloses) ask(t *testing.T, n uint64) error {
-	client := h.dial(t, versions[n%2])
+	client := h.dial(t, bothVersions[n%2])
 	defer client.close()
 	if err := client.handshake(); err != nil {
 		return fmt.Errorf("flow %d: the client's handshake: %w", n, err)
@@ -247,12 +253,12 @@ func (h *halfCloses) ask(t *testing.T, n uint64) error {
 	return h.plan(n).play(client, 0, n)
 }
 
-func (h *halfCloses) serve() error {
-	server, err := h.accept(versions[h.accepted.Add(1)/2%2])
-	if err != nil {
-		return fmt.Errorf("a server: %w", err)
-	}
+func (h *halfCloses) serve(c net.Conn, version uint16) error {
+	server := h.end(c, version)
 	defer server.close()
+	if err := server.handshake(); err != nil {
+		return fmt.Errorf("a server's handshake: %w", err)
+	}
 	var head [8]byte
 	if _, err := io.ReadFull(server, head[:]); err != nil {
 		return fmt.Errorf("a server: %w", err)

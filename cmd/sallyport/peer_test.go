@@ -310,11 +310,16 @@ func (w *way) accept(version uint16) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !w.out {
-		return plainPeer(c), nil
-	}
-	p := tlsPeer(c, tls.Server, w.serverConfig(version))
+	p := w.end(c, version)
 	return p, p.handshake()
+}
+
+// end is the server's, of a connection to it.
+func (w *way) end(c net.Conn, version uint16) *peer {
+	if !w.out {
+		return plainPeer(c)
+	}
+	return tlsPeer(c, tls.Server, w.serverConfig(version))
 }
 
 // pair connects a client to the server, through the program.
@@ -414,4 +419,3 @@ func recorded(t testing.TB, cfg *tls.Config) []byte {
 	<-done
 	return append(head, body...)
 }
-
