@@ -74,7 +74,7 @@ func newRoot(warnings []string) *cobra.Command {
 		Use:           "sallyport",
 		Short:         "A TLS termination proxy",
 		Long:          about,
-		Version:       versions(),
+		Version:       versionText(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noSuchCommand,
@@ -106,13 +106,13 @@ func newVersion() *cobra.Command {
 		Short: "Say which version this is",
 		Args:  cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintln(cmd.OutOrStdout(), "sallyport", versions())
+			fmt.Fprintln(cmd.OutOrStdout(), "sallyport", versionText())
 		},
 	}
 }
 
-// versions is ours and that of the Go which built it, whose TLS it is.
-func versions() string {
+// versionText is ours and that of the Go which built it, whose TLS it is.
+func versionText() string {
 	v, goVersion := version, "unknown Go"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		goVersion = info.GoVersion
