@@ -47,6 +47,8 @@ func (r *role) handshakeError(err error, u *under) error {
 		return nativeError(native)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return flow.Fail(r.timeout, "the %s did not finish the TLS handshake in time", r.peer)
+	case u.alert != 0:
+		return r.alertError(u.alert)
 	case errors.As(err, &header):
 		return flow.Fail(r.notTLS, "the %s does not speak TLS on this port: it sent %q", r.peer, header.RecordHeader[:])
 	case u.eof, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"sallyport/flow"
+	"sallyport/wire"
 )
 
 // under is the connection below crypto/tls. It adds what crypto/tls does not
@@ -12,6 +13,9 @@ import (
 //
 //   - whether the socket itself has ended, since crypto/tls gives io.EOF for
 //     close_notify and for a bare FIN at the border of two records alike;
+//   - a fatal alert in clear, in which clients may refuse a TLS 1.3 certificate
+//     (RFC 8446, appendix A.1). crypto/tls has changed keys by then and finds a
+//     bad record; the alert only explains such a failure;
 //   - no buffer while nothing has come: one is leased with the first bytes and
 //     goes back with the last. crypto/tls is handed one record at a time, so that
 //     the buffer which it keeps does not grow past one;
@@ -29,6 +33,7 @@ type under struct {
 	have  int                // bytes of head handed up
 	need  int                // bytes of the record's body still to be handed up
 	eof   bool               // the socket has ended
+	alert wire.Alert         // a fatal one that came in clear
 	ready bool               // give only what is here
 
 	wmu    sync.Mutex // over what follows, and the order of writes
@@ -39,6 +44,8 @@ type under struct {
 const (
 	unitSize     = 64 << 10
 	recordHeader = 5
+	recordAlert  = 21
+	alertFatal   = 2
 )
 
 var inBuffers = sync.Pool{New: func() any { return new([unitSize]byte) }}
@@ -98,6 +105,9 @@ func (u *under) fill() error {
 func (u *under) hand(p []byte) int {
 	if u.need > 0 {
 		n := copy(p, u.in[:min(len(u.in), u.need)])
+		if u.head[0] == recordAlert && n == 2 && u.need == 2 && bodyLen(u.head[:]) == 2 && p[0] == alertFatal {
+			u.alert = wire.Alert(p[1])
+		}
 		u.in, u.need = u.in[n:], u.need-n
 		return n
 	}
