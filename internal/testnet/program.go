@@ -95,7 +95,8 @@ func Launch(t testing.TB, change func(*exec.Cmd), args ...string) *Program {
 	t.Helper()
 	p := &Program{t: t, done: make(chan struct{}), news: make(chan struct{}), addrs: map[string]string{}}
 	p.cmd = exec.Command(Binary(t), args...)
-	p.cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0 exitcode=66")
+	// The detector would have each program sleep for a second at its end.
+	p.cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0 exitcode=66 atexit_sleep_ms=0")
 	if change != nil {
 		change(p.cmd)
 	}
