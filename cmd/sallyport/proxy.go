@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/build"
 	"sallyport/config"
 )
 
@@ -101,7 +102,7 @@ what is wrong, without listening. The exit code is 0 where run would start.`,
 		if err != nil {
 			return err
 		}
-		program, err := ready(file)
+		program, err := ready(file, build.Options{Env: os.Getenv, DryRun: true})
 		if err != nil {
 			return err
 		}

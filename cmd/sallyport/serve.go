@@ -22,7 +22,7 @@ import (
 // serve runs what file says until a signal ends it.
 func serve(ctx context.Context, file *config.File, warnings []string) error {
 	log := observe.NewLogger(os.Stderr, string(file.Log.Format), level(file.Log.Level))
-	program, err := ready(file)
+	program, err := ready(file, build.Options{Env: os.Getenv})
 	if err != nil {
 		return err
 	}
@@ -51,8 +51,8 @@ func serve(ctx context.Context, file *config.File, warnings []string) error {
 }
 
 // ready builds what file says, binding nothing.
-func ready(file *config.File) (*build.Program, error) {
-	program, err := build.New(file, build.Options{Env: os.Getenv})
+func ready(file *config.File, o build.Options) (*build.Program, error) {
+	program, err := build.New(file, o)
 	if wrong := (*build.FileError)(nil); err != nil && !errors.As(err, &wrong) {
 		return nil, failure{err, exitFailed}
 	}
