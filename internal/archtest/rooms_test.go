@@ -61,7 +61,7 @@ var owners = map[string][]string{
 	"github.com/spf13/pflag":           {"config", "cmd/sallyport"},
 	"github.com/spf13/cobra":           {"cmd/sallyport"},
 	"github.com/coreos/go-systemd/v22": {"transport", "cmd/sallyport"},
-	"golang.org/x/sys":                 {"transport", "posture", "proxy"},
+	"golang.org/x/sys":                 {"transport", "posture", "proxy", "bench"},
 	"golang.org/x/crypto":              {"wire", "secure"},
 	"golang.org/x/net":                 {"name"}, // idna
 	"github.com/rogpeppe/go-internal":  nil,

@@ -1,0 +1,112 @@
+// Command bench measures what a TLS proxy costs, beside the proxies in common
+// use, in one run on loopback: `make bench`, or `make bench ROWS=handshake`.
+//
+// The figure is the proxy's own: CPU time of its processes per unit of work, and
+// proportional set size per idle connection. Both hold on a shared machine,
+// where time by the clock does not. The rounds of all peers are interleaved, and
+// medians are shown with their spread.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"time"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "backend" {
+		serveBackend(os.Args[2:])
+		return
+	}
+	rows := flag.String("rows", "", "regular expression over the rows to run")
+	peers := flag.String("peers", "", "regular expression over the proxies to run")
+	rounds := flag.Int("rounds", 5, "rounds of each row")
+	bin := flag.String("sallyport", "bin/sallyport", "the program")
+	out := flag.String("o", "", "write the table here as well")
+	flag.Parse()
+	if err := run(*rows, *peers, *rounds, *bin, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(rowPattern, peerPattern string, rounds int, bin, out string) error {
+	rowMatch, err := regexp.Compile(rowPattern)
+	if err != nil {
+		return err
+	}
+	peerMatch, err := regexp.Compile(peerPattern)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "sallyport-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{dir: dir, sallyport: bin, rounds: rounds}
+	if err := b.prepare(); err != nil {
+		return err
+	}
+	defer b.stopBackends()
+
+	var results []result
+	for _, r := range rows {
+		if !rowMatch.MatchString(r.name) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%s\n", r.name)
+		res, err := b.row(r, peerMatch)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+		results = append(results, res)
+	}
+	text := report(results)
+	fmt.Print(text)
+	if out == "" {
+		return nil
+	}
+	return os.WriteFile(out, []byte(heading()+text), 0o644)
+}
+
+func heading() string {
+	cpu := "unknown CPU"
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		if _, rest, ok := strings.Cut(string(b), "model name\t: "); ok {
+			cpu, _, _ = strings.Cut(rest, "\n")
+		}
+	}
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return fmt.Sprintf(`# Benchmarks
+
+Written by `+"`make bench`"+` on %s: %s, %d cores, Linux %s, %s.
+%s
+
+Each figure is the median of its rounds, with the least and the most behind it. The ratio is Sallyport's to the best other proxy in
+that row; lower is better. Figures of different runs do not compare: the machine is shared.
+
+`, time.Now().UTC().Format("2006-01-02"), cpu, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), versions())
+}
+
+func versions() string {
+	var list []string
+	for _, v := range [][]string{{"haproxy", "-v"}, {"nginx", "-v"}, {"hitch", "--version"}, {"stunnel4", "-version"}} {
+		b, _ := exec.Command(v[0], v[1:]...).CombinedOutput()
+		for _, line := range strings.Split(string(b), "\n") {
+			if m := regexp.MustCompile(`(?i)(haproxy version|nginx/|hitch|stunnel) ?[0-9][^ ]*`).FindString(line); m != "" {
+				list = append(list, m)
+				break
+			}
+		}
+	}
+	return "Beside " + strings.Join(list, ", ") + "."
+}
+
+func closing(c io.Closer) { _ = c.Close() }

@@ -1,0 +1,397 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/internal/ca"
+)
+
+// bench holds what all rows share.
+type bench struct {
+	dir, sallyport string
+	rounds         int
+
+	caFile    string
+	ecdsa     string // files with certificate and key
+	rsa       string
+	pool      *x509.CertPool
+	authority *ca.CA
+	plain     *backend
+	secure    *backend // speaks TLS itself
+}
+
+// row is one line of the table.
+type row struct {
+	name    string
+	unit    string
+	rsa     bool
+	pattern string
+	goal    float64
+	client  func(cfg *tls.Config)
+	// measure does one round and gives figures; the first is the row's.
+	measure func(b *bench, p *proxy, c *client) ([]figure, error)
+	certs   int // for rows about start-up: how many, and measure is not used
+}
+
+type figure struct {
+	name  string
+	value float64
+}
+
+const (
+	fullHandshakes = 400
+	rsaHandshakes  = 150
+	bulkBytes      = 256 << 20
+	echoConns      = 32
+	echoRounds     = 300
+	idleConns      = 4000
+)
+
+var rows = []row{
+	{name: "handshake TLS 1.3 ECDSA X25519", unit: "µs CPU", pattern: "offload", goal: 0.5, client: groups(tls.X25519), measure: handshakeCPU(fullHandshakes)},
+	{name: "handshake TLS 1.3 ECDSA X25519MLKEM768", unit: "µs CPU", pattern: "offload", client: groups(tls.X25519MLKEM768, tls.X25519), measure: handshakeCPU(fullHandshakes)},
+	{name: "handshake TLS 1.2 ECDSA", unit: "µs CPU", pattern: "offload", goal: 0.5, client: version12, measure: handshakeCPU(fullHandshakes)},
+	{name: "handshake TLS 1.3 RSA-2048", unit: "µs CPU", pattern: "offload", goal: 1, rsa: true, client: groups(tls.X25519), measure: handshakeCPU(rsaHandshakes)},
+	{name: "handshake TLS 1.3 resumed", unit: "µs CPU", pattern: "offload", goal: 0.65, client: resuming, measure: handshakeCPU(fullHandshakes)},
+	{name: "bulk download", unit: "CPU s/GiB", pattern: "offload", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(download)},
+	{name: "bulk upload", unit: "CPU s/GiB", pattern: "offload", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(upload)},
+	{name: "echo 1 KiB on 32 connections", unit: "µs CPU", pattern: "offload", goal: 0.9, client: groups(tls.X25519), measure: echoCPU},
+	{name: "idle after 1 KiB", unit: "KiB each", pattern: "offload", goal: 1, client: groups(tls.X25519), measure: idleMemory(1 << 10)},
+	{name: "idle after 1 MiB", unit: "KiB each", pattern: "offload", goal: 1, client: groups(tls.X25519), measure: idleMemory(1 << 20)},
+	{name: "encrypt handshake", unit: "µs CPU", pattern: "encrypt", measure: handshakeCPU(fullHandshakes)},
+	{name: "encrypt download", unit: "CPU s/GiB", pattern: "encrypt", measure: bulkCPU(download)},
+	{name: "bridge handshake", unit: "µs CPU", pattern: "bridge", goal: 0.5, client: groups(tls.X25519), measure: handshakeCPU(fullHandshakes)},
+	{name: "bridge download", unit: "CPU s/GiB", pattern: "bridge", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(download)},
+	{name: "pass-through connection", unit: "µs CPU", pattern: "splice", client: groups(tls.X25519), measure: handshakeCPU(fullHandshakes)},
+	{name: "pass-through download", unit: "CPU s/GiB", pattern: "splice", client: groups(tls.X25519), measure: bulkCPU(download)},
+	{name: "start with 1 certificate", unit: "ms", certs: 1},
+	{name: "start with 1,000 certificates", unit: "ms", certs: 1000},
+	{name: "start with 10,000 certificates", unit: "ms", goal: 0.5, certs: 10000},
+}
+
+func groups(ids ...tls.CurveID) func(*tls.Config) {
+	return func(c *tls.Config) { c.CurvePreferences = ids }
+}
+
+// version12 offers P-256 beside X25519: OpenSSL wants the leaf's curve among the
+// client's groups.
+func version12(c *tls.Config) {
+	c.MaxVersion = tls.VersionTLS12
+	c.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
+}
+
+func resuming(c *tls.Config) {
+	c.CurvePreferences = []tls.CurveID{tls.X25519}
+	c.ClientSessionCache = tls.NewLRUClientSessionCache(64)
+}
+
+func (b *bench) prepare() error {
+	authority, err := ca.New(time.Now())
+	if err != nil {
+		return err
+	}
+	b.authority, b.pool = authority, authority.Pool()
+	if b.caFile, err = authority.Write(b.dir, "ca"); err != nil {
+		return err
+	}
+	var key string
+	if b.ecdsa, key, err = b.leaf("ecdsa"); err != nil {
+		return err
+	}
+	if b.rsa, _, err = b.leaf("rsa", ca.RSA(2048)); err != nil {
+		return err
+	}
+	if b.plain, err = startBackend(); err != nil {
+		return err
+	}
+	b.secure, err = startBackend(b.ecdsa, key)
+	return err
+}
+
+// leaf writes a file with certificate and key, as most of the peers want it.
+func (b *bench) leaf(stem string, opts ...ca.Option) (both, key string, err error) {
+	l, err := b.authority.Leaf([]string{benchName}, opts...)
+	if err != nil {
+		return "", "", err
+	}
+	both, key = filepath.Join(b.dir, stem+".both.pem"), filepath.Join(b.dir, stem+".only.key")
+	if err := os.WriteFile(both, append(l.CertPEM(), l.KeyPEM()...), 0o600); err != nil {
+		return "", "", err
+	}
+	return both, key, os.WriteFile(key, l.KeyPEM(), 0o600)
+}
+
+func (b *bench) stopBackends() {
+	for _, s := range []*backend{b.plain, b.secure} {
+		if s != nil {
+			s.stop()
+		}
+	}
+}
+
+// result is a row's figures by peer: [figure][round].
+type result struct {
+	row   row
+	peers []string
+	names []string
+	all   map[string][][]float64
+}
+
+// row runs all peers up, then round after round through each of them in turn.
+func (b *bench) row(r row, match *regexp.Regexp) (result, error) {
+	if r.certs > 0 {
+		return b.startRow(r, match)
+	}
+	res := result{row: r, all: map[string][][]float64{}}
+	j := job{pattern: r.pattern, cert: b.ecdsa, to: b.plain.addr}
+	if r.rsa {
+		j.cert = b.rsa
+	}
+	if r.pattern != "offload" {
+		j.to = b.secure.addr
+	}
+	var running []*proxy
+	defer func() {
+		for _, p := range running {
+			p.stop()
+		}
+	}()
+	for _, p := range peers {
+		if !match.MatchString(p.name) {
+			continue
+		}
+		up, err := b.start(p, j)
+		if err != nil {
+			return res, err
+		}
+		if up != nil {
+			running = append(running, up)
+		}
+	}
+	rounds := b.rounds
+	if r.unit == "KiB each" {
+		rounds = 1 // memory does not waver, and does not all come back
+	}
+	for i := range rounds + 1 {
+		for _, p := range running {
+			figures, err := r.measure(b, p, b.clientFor(r, p))
+			if err != nil {
+				return res, fmt.Errorf("through %s: %w\n%s", p.peer, err, p.log)
+			}
+			if i > 0 || rounds == 1 { // the first round warms up
+				res.add(p.peer, figures)
+			}
+		}
+		if rounds == 1 {
+			break
+		}
+	}
+	return res, nil
+}
+
+func (r *result) add(peer string, figures []figure) {
+	if r.all[peer] == nil {
+		r.peers = append(r.peers, peer)
+		r.all[peer] = make([][]float64, len(figures))
+	}
+	r.names = r.names[:0]
+	for i, f := range figures {
+		r.names = append(r.names, f.name)
+		r.all[peer][i] = append(r.all[peer][i], f.value)
+	}
+}
+
+func (b *bench) clientFor(r row, p *proxy) *client {
+	c := &client{addr: p.addr}
+	if r.pattern != "encrypt" {
+		c.tls = &tls.Config{RootCAs: b.pool, ServerName: benchName}
+		r.client(c.tls)
+	}
+	return c
+}
+
+func handshakeCPU(n int) func(*bench, *proxy, *client) ([]figure, error) {
+	return func(_ *bench, p *proxy, c *client) ([]figure, error) {
+		return perUnit(p, float64(n), time.Microsecond, "per second", func() error { return handshakes(c, n) })
+	}
+}
+
+func bulkCPU(move func(*client, int64) error) func(*bench, *proxy, *client) ([]figure, error) {
+	return func(_ *bench, p *proxy, c *client) ([]figure, error) {
+		return perUnit(p, float64(bulkBytes)/(1<<30), time.Second, "GiB/s", func() error { return move(c, bulkBytes) })
+	}
+}
+
+// perUnit is the CPU that work costs p per unit of it, and how many there were a
+// second.
+func perUnit(p *proxy, units float64, in time.Duration, speed string, work func() error) ([]figure, error) {
+	before, err := cpu(p.cmd.Process.Pid)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	if err := work(); err != nil {
+		return nil, err
+	}
+	took := time.Since(start)
+	after, err := cpu(p.cmd.Process.Pid)
+	if err != nil {
+		return nil, err
+	}
+	return []figure{
+		{"CPU", float64(after-before) / float64(in) / units},
+		{speed, units / took.Seconds()},
+	}, nil
+}
+
+func echoCPU(_ *bench, p *proxy, c *client) ([]figure, error) {
+	var took []time.Duration
+	figures, err := perUnit(p, echoConns*echoRounds, time.Microsecond, "per second", func() (err error) {
+		took, err = echo(c, echoConns, echoRounds)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range []float64{50, 99, 99.9} {
+		at := took[min(int(q/100*float64(len(took))), len(took)-1)]
+		figures = append(figures, figure{fmt.Sprintf("p%g µs", q), float64(at) / float64(time.Microsecond)})
+	}
+	return figures, nil
+}
+
+func idleMemory(bytes int64) func(*bench, *proxy, *client) ([]figure, error) {
+	return func(_ *bench, p *proxy, c *client) ([]figure, error) {
+		// A first connection, so that what is made once is not counted.
+		if err := handshakes(c, 8); err != nil {
+			return nil, err
+		}
+		before, err := pss(p.cmd.Process.Pid)
+		if err != nil {
+			return nil, err
+		}
+		conns, err := idle(c, idleConns, bytes)
+		defer func() {
+			for _, conn := range conns {
+				if conn != nil {
+					closing(conn)
+				}
+			}
+		}()
+		if err != nil {
+			return nil, err
+		}
+		time.Sleep(3 * time.Second) // collectors and pools settle; every peer gets the same
+		after, err := pss(p.cmd.Process.Pid)
+		return []figure{{"PSS", float64(after-before) / idleConns / 1024}}, err
+	}
+}
+
+// startRow measures the time until a proxy accepts, and its memory then.
+func (b *bench) startRow(r row, match *regexp.Regexp) (result, error) {
+	res := result{row: r, all: map[string][][]float64{}}
+	certs := filepath.Join(b.dir, fmt.Sprintf("certs-%d", r.certs))
+	if err := b.manyCerts(certs, r.certs); err != nil {
+		return res, err
+	}
+	for range min(b.rounds, 3) {
+		for _, p := range peers {
+			if !match.MatchString(p.name) {
+				continue
+			}
+			start := time.Now()
+			up, err := b.start(p, job{pattern: "offload", certs: certs, to: b.plain.addr})
+			if err != nil {
+				return res, err
+			}
+			if up == nil {
+				continue
+			}
+			took := time.Since(start)
+			size, err := pss(up.cmd.Process.Pid)
+			up.stop()
+			if err != nil {
+				return res, err
+			}
+			res.add(p.name, []figure{{"ms", float64(took) / float64(time.Millisecond)}, {"MiB", float64(size) / (1 << 20)}})
+		}
+	}
+	return res, nil
+}
+
+func (b *bench) manyCerts(dir string, n int) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for i := range n {
+		l, err := b.authority.Leaf([]string{fmt.Sprintf("n%d.%s", i, benchName)})
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%05d.pem", i)), append(l.CertPEM(), l.KeyPEM()...), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// report is the table as Markdown.
+func report(results []result) string {
+	var s strings.Builder
+	fmt.Fprint(&s, "| row | unit |")
+	for _, p := range peers {
+		fmt.Fprintf(&s, " %s |", p.name)
+	}
+	fmt.Fprint(&s, " ratio | goal |\n|---|---|"+strings.Repeat("---|", len(peers))+"---|---|\n")
+	for _, r := range results {
+		for i, name := range r.names {
+			r.line(&s, i, name)
+		}
+	}
+	return s.String()
+}
+
+func (r *result) line(s *strings.Builder, i int, name string) {
+	title, unit, goal := r.row.name, r.row.unit, "–"
+	if i > 0 {
+		title, unit = "", name
+	} else if r.row.goal > 0 {
+		goal = fmt.Sprintf("%.2f", r.row.goal)
+	}
+	fmt.Fprintf(s, "| %s | %s |", title, unit)
+	own, best := 0.0, 0.0
+	higher := strings.Contains(name, "/s") || strings.Contains(name, "second")
+	for _, p := range peers {
+		values := r.all[p.name]
+		if values == nil {
+			fmt.Fprint(s, " – |")
+			continue
+		}
+		low, mid, high := spread(values[i])
+		fmt.Fprintf(s, " %.3g (%.3g–%.3g) |", mid, low, high)
+		switch {
+		case p.name == "sallyport":
+			own = mid
+		case best == 0 || higher && mid > best || !higher && mid < best:
+			best = mid
+		}
+	}
+	ratio := "–"
+	if own > 0 && best > 0 {
+		ratio = fmt.Sprintf("%.2f", own/best)
+	}
+	fmt.Fprintf(s, " %s | %s |\n", ratio, goal)
+}
+
+func spread(v []float64) (low, mid, high float64) {
+	s := slices.Sorted(slices.Values(v))
+	return s[0], s[len(s)/2], s[len(s)-1]
+}
