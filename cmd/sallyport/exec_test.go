@@ -222,7 +222,8 @@ func eventually(t testing.TB, what string, cond func() bool) {
 }
 
 // backend is a plain server that answers the first line, be it HTTP or not, with
-// its own name and that line, and then ends.
+// its own name and that line, and then ends. To the word patient it waits for the
+// client's end first.
 func backend(t testing.TB, name string) string {
 	t.Helper()
 	return serveEach(t, func(c *net.TCPConn) {
@@ -230,6 +231,11 @@ func backend(t testing.TB, name string) string {
 		line, err := r.ReadString('\n')
 		if err != nil {
 			return
+		}
+		if strings.TrimSpace(line) == patient {
+			if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 {
+				return
+			}
 		}
 		if method, _, _ := strings.Cut(line, " "); method == "GET" {
 			for h := line; strings.TrimSpace(h) != "" && err == nil; {
@@ -242,6 +248,8 @@ func backend(t testing.TB, name string) string {
 		io.Copy(io.Discard, r)
 	})
 }
+
+const patient = "patient"
 
 // serveEach accepts until the test's end, and gives its address.
 func serveEach(t testing.TB, each func(*net.TCPConn)) string {
