@@ -3,6 +3,7 @@ package secure
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -125,7 +126,14 @@ func (s *server) verify(ctx context.Context, h *handshake, cs tls.ConnectionStat
 
 func (s *server) certificate(chi *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	r := &credential.Request{ServerName: chi.ServerName, Schemes: schemes(chi, s.Params)}
-	return s.ours.get(chi.Context(), s.Credential, r)
+	c, err := s.ours.get(chi.Context(), s.Credential, r)
+	if errors.Is(err, credential.ErrNoCredential) && r.Schemes != nil {
+		// With any of ours crypto/tls finds for itself that nothing is shared: the
+		// client then gets handshake_failure, and the fault is not ours.
+		r.Schemes = nil
+		c, err = s.ours.get(chi.Context(), s.Credential, r)
+	}
+	return c, err
 }
 
 // client is the outbound TLS layer of one route.
