@@ -257,6 +257,7 @@ type way struct {
 	*site
 	in, out bool // whether that side is TLS
 	server  *net.TCPListener
+	addr    string // where clients connect, if not to the program itself
 }
 
 var patterns = []struct {
@@ -297,7 +298,11 @@ func (w *way) args(to string, flags ...string) []string {
 // dial connects a client that has not made its handshake.
 func (w *way) dial(t testing.TB, version uint16) *peer {
 	t.Helper()
-	c := dial(t, w.Addr(""))
+	addr := w.addr
+	if addr == "" {
+		addr = w.Addr("")
+	}
+	c := dial(t, addr)
 	if !w.in {
 		return plainPeer(c)
 	}
