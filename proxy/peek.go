@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"sallyport/flow"
@@ -91,13 +92,15 @@ func helloReadError(err error, got int) error {
 // replay gives the bytes that were peeked at once more, then is its connection.
 type replay struct {
 	flow.Conn
-	held []byte
+	held  []byte
+	spent atomic.Bool // nothing is held; whoever writes asks this too
 }
 
 func (r *replay) take(p []byte) int {
 	n := copy(p, r.held)
 	if r.held = r.held[n:]; len(r.held) == 0 {
 		r.held = nil
+		r.spent.Store(true)
 	}
 	return n
 }
@@ -120,7 +123,7 @@ func (r *replay) ReadUnit(lease func() []byte) ([]byte, error) {
 func (r *replay) Abort() error { return flow.Abort(r.Conn) }
 
 func (r *replay) Bare() *net.TCPConn {
-	if r.held != nil {
+	if !r.spent.Load() {
 		return nil
 	}
 	return bareOf(r.Conn)
