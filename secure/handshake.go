@@ -20,7 +20,11 @@ type handshake struct {
 	// id is set by VerifyConnection, which a TLS 1.3 server calls before it has
 	// checked CertificateVerify: it says nothing until the handshake returns.
 	id *verify.Identity
+	// asked says that the server has asked for a certificate, and we have none.
+	asked bool
 }
+
+const handshakeFailure = 40 // RFC 8446, section 6.2
 
 // run makes the handshake within timeout.
 func (h *handshake) run(t *tls.Conn, u *under, timeout time.Duration) error {
@@ -28,6 +32,10 @@ func (h *handshake) run(t *tls.Conn, u *under, timeout time.Duration) error {
 		u.SetDeadline(time.Now().Add(timeout))
 	}
 	if err := t.Handshake(); err != nil {
+		// All that TLS 1.2 has to say so (RFC 5246, section 7.4.6).
+		if a, ok := remoteAlert(err); ok && a == handshakeFailure && h.asked {
+			return flow.Fail(flow.ServerRejectedCert, "the server asks for a certificate of ours, and there is no to.cert: alert %d, %s", uint8(a), a)
+		}
 		return h.role.handshakeError(err, u)
 	}
 	if timeout > 0 {

@@ -171,6 +171,12 @@ func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.C
 	cfg := c.base.Clone()
 	cfg.NextProtos = c.offer(f)
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error { return c.verify(ctx, h, cs) }
+	if c.Credential == nil {
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			h.asked = true
+			return new(tls.Certificate), nil // none, as crypto/tls does without this
+		}
+	}
 	u := &under{Conn: bare}
 	t := tls.Client(u, cfg)
 	if err := h.run(t, u, c.Timeout); err != nil {
