@@ -2,7 +2,7 @@
 GO ?= go
 FUZZ_SECONDS ?= 30
 
-.PHONY: build demo test check deps fuzz
+.PHONY: build demo test check deps fuzz docs
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sallyport ./cmd/sallyport
@@ -23,3 +23,7 @@ deps:
 
 fuzz:
 	@scripts/fuzz $(FUZZ_SECONDS)
+
+# The pages of the manual are checked in; a test says when they are stale.
+docs:
+	cd tools && $(GO) run ./man ../doc/sallyport.1.md ../doc/sallyport.yaml.5.md
