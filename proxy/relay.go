@@ -33,6 +33,7 @@ type relay struct {
 	f      *flow.Flow
 	ends   [2]flow.Conn // by Direction: where its bytes come from
 	sent   [2]atomic.Int64
+	over   [2]chan struct{}
 	ended  atomic.Int32 // directions that have ended properly
 	moved  atomic.Int64 // when bytes last moved, since start
 	start  time.Time
@@ -49,14 +50,13 @@ func (Relay) Relay(ctx context.Context, f *flow.Flow, client flow.Conn, open flo
 		return err
 	}
 	r := &relay{f: f, ends: [2]flow.Conn{flow.Up: client, flow.Down: server}, start: time.Now()}
+	for d := range r.over {
+		r.over[d] = make(chan struct{})
+	}
 	r.watch()
-	up := make(chan struct{})
-	go func() {
-		defer close(up)
-		r.pump(flow.Up)
-	}()
+	go r.pump(flow.Up)
 	r.pump(flow.Down)
-	<-up
+	<-r.over[flow.Up]
 	return r.finish()
 }
 
@@ -88,6 +88,7 @@ func (r *relay) abort(cause error) {
 
 // pump moves one direction until it ends.
 func (r *relay) pump(d flow.Direction) {
+	defer close(r.over[d])
 	err := safely(func() error { return r.move(d) })
 	if err == nil {
 		r.touch()
@@ -126,9 +127,25 @@ func (r *relay) move(d flow.Direction) error {
 		case err != nil:
 			return endError(d, err)
 		case werr != nil:
+			r.hear(1 - d)
 			return endError(1-d, werr)
 		}
 		r.count(d, len(p))
+	}
+}
+
+// lastWords bounds how long hear waits.
+const lastWords = time.Second
+
+// hear waits for the direction that reads from a connection which takes no more
+// bytes. What came before its reset is still to be read and may say why: in TLS
+// 1.3 a server refuses our certificate after our handshake is done.
+func (r *relay) hear(d flow.Direction) {
+	t := time.NewTimer(lastWords)
+	defer t.Stop()
+	select {
+	case <-r.over[d]:
+	case <-t.C:
 	}
 }
 
