@@ -216,3 +216,102 @@ func (u *tunnel) check(t *testing.T) {
 		t.Errorf("the server's end: %v", far)
 	}
 }
+
+// Unix sockets on both sides: a program on the same host needs no port.
+func TestUnixSockets(t *testing.T) {
+	s, dir := newStock(t), t.TempDir()
+	app, face := filepath.Join(dir, "app.sock"), filepath.Join(dir, "face.sock")
+	l, err := net.Listen("unix", app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "by unix") })}
+	go srv.Serve(l)
+	defer srv.Close()
+	p := runFile(t, fmt.Sprintf(`
+defaults: {cert: %s, to: "tcp://unix:%s"}
+listeners:
+  - from: tls://127.0.0.1:0
+    name: port
+  - from: tls://unix:%s
+    name: socket
+`, s.ecdsa, app, face))
+	if out, err := s.curl(t, p.Addr("port"), "a.x.test"); err != nil || out != "by unix" {
+		t.Errorf("%v: %s", err, out)
+	}
+	if p.Addr("socket") != "unix:"+face {
+		t.Errorf("listening at %s", p.Addr("socket"))
+	}
+	for _, sni := range []string{"b.x.test", "c.x.test"} {
+		if got := mustExecute(t, "", "curl", "-sS", "--cacert", s.anchors, "--unix-socket", face, "https://"+sni); got != "by unix" {
+			t.Errorf("got %q", got)
+		}
+		wantFields(t, bySNI(t, p, sni), testnet.Record{"listener": "socket", "client": "unix", "reason": "ok"})
+	}
+	p.Signal(syscall.SIGTERM)
+	p.Wait()
+	if _, err := os.Stat(face); err == nil {
+		t.Error("the socket is still there after the end")
+	}
+}
+
+// startAsSystemd hands sockets over as systemd does: from descriptor 3 on, with
+// the number of the process itself in LISTEN_PID.
+func startAsSystemd(t *testing.T, names string, sockets []*os.File, args ...string) *testnet.Program {
+	t.Helper()
+	return testnet.StartIn(t, func(cmd *exec.Cmd) {
+		cmd.Args = append([]string{"sh", "-c", `export LISTEN_PID=$$; exec "$0" "$@"`}, append([]string{cmd.Path}, cmd.Args[1:]...)...)
+		cmd.Path = tool(t, "sh")
+		cmd.Env = append(cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", len(sockets)), "LISTEN_FDNAMES="+names)
+		cmd.ExtraFiles = sockets
+	}, args...)
+}
+
+func TestSystemdSockets(t *testing.T) {
+	s := newStock(t)
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	path := filepath.Join(t.TempDir(), "s.sock")
+	unix, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close()
+	var sockets []*os.File
+	for _, l := range []net.Listener{tcp, unix} {
+		f, err := l.(interface{ File() (*os.File, error) }).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		sockets = append(sockets, f)
+	}
+	p := startAsSystemd(t, "web:local", sockets, "run", "-c", write(t, "sallyport.yaml", fmt.Sprintf(`
+defaults: {cert: %s, to: "tcp://%s"}
+listeners:
+  - from: tls://systemd:local
+    name: local
+  - from: tls://systemd:web
+    name: web
+`, s.ecdsa, backend(t, "web"))))
+	p.WaitListeners(2)
+	if p.Addr("web") != tcp.Addr().String() {
+		t.Errorf("the listening line says %s", p.Addr("web"))
+	}
+	if out, err := s.curl(t, tcp.Addr().String(), "a.x.test"); err != nil || !strings.Contains(out, "web got GET") {
+		t.Errorf("%v: %s", err, out)
+	}
+	wantFields(t, bySNI(t, p, "a.x.test"), testnet.Record{"listener": "web", "reason": "ok"})
+	if got := mustExecute(t, "", "curl", "-sS", "--cacert", s.anchors, "--unix-socket", path, "https://b.x.test"); !strings.Contains(got, "web got GET") {
+		t.Errorf("got %q", got)
+	}
+	wantFields(t, bySNI(t, p, "b.x.test"), testnet.Record{"listener": "local", "client": "unix", "reason": "ok"})
+	p.Signal(syscall.SIGTERM)
+	p.Wait()
+	if _, err := os.Stat(path); err != nil {
+		t.Error("the socket is systemd's, and was removed")
+	}
+}
