@@ -30,6 +30,7 @@ func TestScripts(t *testing.T) {
 		Files: scripts,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("GOTRACEBACK", "") // testscript sets it, and sallyport has an opinion on it
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			running := beside{}
 			env.Values[besideKey{}] = running
 			env.Defer(func() {
@@ -80,7 +81,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	c := exec.Command(bin, args[1:]...)
 	c.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GODEBUG", "SSLKEYLOGFILE", "STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "SITE_PEM"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GORACE", "GODEBUG", "SSLKEYLOGFILE", "STATE_DIRECTORY", "CREDENTIALS_DIRECTORY"} {
 		c.Env = append(c.Env, name+"="+ts.Getenv(name))
 	}
 	stdout, err := os.Create(ts.MkAbs(args[0] + ".out"))
