@@ -254,7 +254,7 @@ func (h *halfCloses) ask(t *testing.T, n uint64) error {
 }
 
 func (h *halfCloses) serve(c net.Conn, version uint16) error {
-	server := h.end(c, version)
+	server := h.far(c, version)
 	defer server.close()
 	if err := server.handshake(); err != nil {
 		return fmt.Errorf("a server's handshake: %w", err)

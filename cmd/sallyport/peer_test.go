@@ -302,7 +302,11 @@ func (w *way) dial(t testing.TB, version uint16) *peer {
 	if addr == "" {
 		addr = w.Addr("")
 	}
-	c := dial(t, addr)
+	return w.near(dial(t, addr), version)
+}
+
+// near is the client's end, of a connection to the program.
+func (w *way) near(c net.Conn, version uint16) *peer {
 	if !w.in {
 		return plainPeer(c)
 	}
@@ -315,12 +319,12 @@ func (w *way) accept(version uint16) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := w.end(c, version)
+	p := w.far(c, version)
 	return p, p.handshake()
 }
 
-// end is the server's, of a connection to it.
-func (w *way) end(c net.Conn, version uint16) *peer {
+// far is the server's end, of a connection to it.
+func (w *way) far(c net.Conn, version uint16) *peer {
 	if !w.out {
 		return plainPeer(c)
 	}
