@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -90,6 +91,10 @@ func New(f *config.File, o Options) (*Program, error) {
 		return nil, err
 	}
 	for i := range f.Listeners {
+		if err := overlap(f.Listeners[:i], &f.Listeners[i]); err != nil {
+			b.program.Close()
+			return nil, err
+		}
 		l, err := b.listener(&f.Listeners[i])
 		if err != nil {
 			b.program.Close()
@@ -98,6 +103,29 @@ func New(f *config.File, o Options) (*Program, error) {
 		b.program.Listeners = append(b.program.Listeners, l)
 	}
 	return b.program, nil
+}
+
+// overlap refuses a second listener on what a first one for all addresses has:
+// bind would blame another process. The very same address twice is refused
+// where the file is read.
+func overlap(earlier []config.Listener, l *config.Listener) error {
+	for _, e := range earlier {
+		if e.From.Port == 0 || e.From.Port != l.From.Port || !covers(e.From, l.From) && !covers(l.From, e.From) {
+			continue
+		}
+		return fileError("%s: %s is taken already by %s (%s)\nhint: use one listener with `routes`, or name an address for each: neither :port nor 0.0.0.0",
+			named(l.Pos, l.Name), l.From, e.Name, e.From)
+	}
+	return nil
+}
+
+// covers says whether who listens on a has b as well.
+func covers(a, b config.Address) bool {
+	if a.Host == "0.0.0.0" {
+		ip, err := netip.ParseAddr(b.Host)
+		return err == nil && ip.Is4()
+	}
+	return a.Host == "" || a.Host == "::"
 }
 
 // FileError is one that nothing but a change of the file mends.
@@ -137,7 +165,9 @@ func (b *builder) warn(format string, args ...any) {
 func (b *builder) state() error {
 	dir := b.file.StateDir
 	if dir == "" {
-		b.warn("no state_dir: what would be kept for the next start is kept in memory only, so sessions end with the process")
+		if b.makesTickets() {
+			b.warn("no state_dir: what would be kept for the next start is kept in memory only, so sessions end with the process")
+		}
 		b.tickets = secure.NewTickets(b.now())
 		return nil
 	}
@@ -167,6 +197,18 @@ func (b *builder) state() error {
 	}
 	b.tickets = tickets
 	return err
+}
+
+// makesTickets says whether there is anything to keep for the next start.
+func (b *builder) makesTickets() bool {
+	for _, l := range b.file.Listeners {
+		for _, r := range l.Routes {
+			if l.From.Carrier == "tls" && r.Action == config.Terminate && bool(r.TLS.Tickets) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (b *builder) listener(c *config.Listener) (*Listener, error) {

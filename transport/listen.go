@@ -60,7 +60,11 @@ func listenTCP(ctx context.Context, w Where) (*source, error) {
 	lc.SetMultipathTCP(false)
 	// Package net makes one socket of both families for an empty host, and an
 	// IPv4 one where the kernel has no IPv6.
-	l, err := lc.Listen(ctx, "tcp", w.String())
+	network := "tcp"
+	if w.Host == "0.0.0.0" {
+		network = "tcp4" // package net takes any unspecified address for both families
+	}
+	l, err := lc.Listen(ctx, network, w.String())
 	if err != nil {
 		return nil, tcpListenError(w, err)
 	}

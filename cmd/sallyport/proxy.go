@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -81,7 +83,7 @@ to finish; a second signal ends at once.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		file, err := flags.Load(*path, options())
 		if err != nil {
-			return err
+			return fileHint(*path, err)
 		}
 		return serve(cmd.Context(), file, warnings)
 	}
@@ -100,7 +102,7 @@ what is wrong, without listening. The exit code is 0 where run would start.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		file, err := config.Load(*path, options())
 		if err != nil {
-			return err
+			return fileHint(*path, err)
 		}
 		program, err := ready(file, build.Options{Env: os.Getenv, DryRun: true})
 		if err != nil {
@@ -129,6 +131,14 @@ func fileFlag(cmd *cobra.Command) *string {
 	path := cmd.Flags().StringP("config", "c", defaultFile, "read `FILE`")
 	cmd.MarkFlagFilename("config", "yaml", "yml")
 	return path
+}
+
+// fileHint is for who has not written a file yet.
+func fileHint(path string, err error) error {
+	if _, missing := os.Stat(path); path == defaultFile && errors.Is(missing, fs.ErrNotExist) {
+		return fmt.Errorf("%w\nhint: -c names another file; one listener needs none: sallyport proxy FROM TO", err)
+	}
+	return err
 }
 
 func newSchema() *cobra.Command {
