@@ -171,36 +171,46 @@ func TestInteropDamagedTicketSecret(t *testing.T) {
 	}
 }
 
-// A ticket does not carry a client over the end of its certificate.
+// A ticket does not carry a client over the end of its certificate, nor of that
+// which it was issued by.
 func TestInteropResumptionAfterExpiry(t *testing.T) {
 	s, clock := newStock(t), write(t, "clock", "0s")
-	client := s.leaf(t, "client", []string{"app.example"}, ca.Validity(time.Hour))
-	p := testnet.Start(t, "proxy", "tls://127.0.0.1:0", "tcp://"+backend(t, "web"), "--cert", s.dir, "--client-ca", s.anchors,
+	issued, _, err := s.Intermediate(ca.Validity(time.Hour)).Leaf([]string{"app.example"}).Write(s.dir, "issued")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := testnet.Start(t, "proxy", "tls://127.0.0.1:0", "tcp://"+backend(t, "web"), "--cert", s.ecdsa, "--client-ca", s.anchors,
 		"--allow-dns", "app.example", "--unsafe-clock-offset", "@"+clock)
 	p.WaitLog("unsafe.clock_offset")
-	sessions := map[string]string{}
-	with := func(version string) []string { return []string{version, "-cert", client, "-key", keyOf(client)} }
-	for _, v := range ticketVersions {
-		sessions[v] = s.session(t, p.Addr(""), "a.x.test", with(v)...)
-		if !s.reused(t, p.Addr(""), "a.x.test", sessions[v], with(v)...) {
-			t.Errorf("%s: the session was not resumed while the certificate is good", v)
+	type client struct {
+		sni, session string
+		args         []string
+	}
+	var clients []*client
+	for who, cert := range map[string]string{"leaf": s.leaf(t, "client", []string{"app.example"}, ca.Validity(time.Hour)), "issuer": issued} {
+		for i, version := range ticketVersions {
+			c := &client{sni: fmt.Sprintf("%s-%d.x.test", who, i), args: []string{version, "-cert", cert, "-key", keyOf(cert), "-cert_chain", cert}}
+			c.session = s.session(t, p.Addr(""), "early.x.test", c.args...)
+			if !s.reused(t, p.Addr(""), "early.x.test", c.session, c.args...) {
+				t.Errorf("%s: the session was not resumed while the certificate is good", c.sni)
+			}
+			clients = append(clients, c)
 		}
 	}
 	if err := os.WriteFile(clock, []byte("2h\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range ticketVersions {
-		var out string
-		eventually(t, v+": the refusal", func() bool {
-			var err error
-			out, err = s.sClient(t, p.Addr(""), "late.x.test", append(with(v), "-sess_in", sessions[v])...)
-			return err != nil
-		})
-		if !strings.Contains(out, "SSL alert number 45") || strings.Contains(out, "\nReused") {
-			t.Errorf("%s:\n%s", v, out)
+	eventually(t, "the clock to be read", func() bool {
+		_, err := s.sClient(t, p.Addr(""), "early.x.test", clients[0].args...)
+		return err != nil
+	})
+	for _, c := range clients {
+		out, err := s.sClient(t, p.Addr(""), c.sni, append(c.args, "-sess_in", c.session)...)
+		if err == nil || !strings.Contains(out, "SSL alert number 45") || strings.Contains(out, "\nReused") {
+			t.Errorf("%s: %v\n%s", c.sni, err, out)
 		}
+		wantFields(t, bySNI(t, p, c.sni), testnet.Record{"reason": "client_cert_expired", "fault": "client", "stage": "inbound"})
 	}
-	wantFields(t, p.Reason("client_cert_expired"), testnet.Record{"sni": "late.x.test", "fault": "client", "stage": "inbound"})
 }
 
 // Towards servers sessions are resumed too, for one route each.
