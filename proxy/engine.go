@@ -236,7 +236,7 @@ func safely(f func() error) (err error) {
 }
 
 // aside runs f on a goroutine of its own and waits for it: what grows its stack,
-// such as a handshake, leaves that of the flow small.
+// such as a handshake or a look-up, leaves that of the flow small.
 func aside(f func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- safely(f) }()

@@ -69,7 +69,11 @@ type side struct {
 // open dials and wraps the server's side.
 func (s *side) open(ctx context.Context) (flow.Conn, error) {
 	s.stage = flow.StageDial
-	bare, err := s.d.Upstream.Dial(ctx, s.f)
+	var bare flow.Conn
+	err := aside(func() (err error) {
+		bare, err = s.d.Upstream.Dial(ctx, s.f)
+		return err
+	})
 	if err != nil {
 		return nil, at(s.stage, err, flow.DialFailed)
 	}

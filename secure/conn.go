@@ -17,6 +17,7 @@ type conn struct {
 	role    *role
 	lenient bool    // unsafe.truncation
 	first   [1]byte // see ReadUnit
+	more    bool    // crypto/tls may have more to give without the socket
 }
 
 func (c *conn) Transport() flow.Transport          { return c.under.Transport() }
@@ -44,25 +45,29 @@ func (c *conn) Read(p []byte) (int, error) {
 	return 0, c.ending(err)
 }
 
-// ReadUnit waits by a read of one byte, so that no buffer is held meanwhile,
-// then takes that record's rest and every further record that is here already.
+// ReadUnit waits with no buffer held, for the socket and then for a record by a
+// read of one byte. It takes that record's rest and every further record that is
+// here already.
 func (c *conn) ReadUnit(lease func() []byte) ([]byte, error) {
+	if !c.more {
+		c.under.await()
+	}
 	if n, err := c.tls.Read(c.first[:]); n == 0 {
 		return nil, c.ending(err)
 	}
 	p := lease()
 	p[0] = c.first[0]
 	n := 1
+	var err error
 	c.under.ready = true
-	defer func() { c.under.ready = false }()
-	for n < len(p) {
-		m, err := c.tls.Read(p[n:])
+	for n < len(p) && err == nil {
+		var m int
+		m, err = c.tls.Read(p[n:])
 		n += m
-		// crypto/tls gives an error that lasts again with the next read.
-		if err != nil {
-			break
-		}
 	}
+	c.under.ready = false
+	// An error that lasts, crypto/tls gives again with the next read.
+	c.more = !errors.Is(err, errNotHere)
 	return p[:n], nil
 }
 
