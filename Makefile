@@ -2,7 +2,7 @@
 GO ?= go
 FUZZ_SECONDS ?= 30
 
-.PHONY: build demo test check deps fuzz docs
+.PHONY: bench build demo test check deps fuzz docs
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sallyport ./cmd/sallyport
@@ -20,6 +20,11 @@ check:
 
 deps:
 	@scripts/deps
+
+# What a proxy costs, beside others: make bench, make bench ROWS=handshake.
+bench: build
+	@scripts/deps bench
+	$(GO) run ./bench -rows '$(ROWS)' $(if $(ROWS),,-o doc/benchmarks.md)
 
 fuzz:
 	@scripts/fuzz $(FUZZ_SECONDS)
