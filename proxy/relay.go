@@ -39,7 +39,8 @@ type relay struct {
 	start  time.Time
 	timer  *time.Timer
 	mu     sync.Mutex
-	cause  error // why the relay was ended from inside; the first counts
+	cause  error     // why the relay was ended from inside; the first counts
+	whole  flow.Conn // the end that is not to blame for cause, if one is
 	closed bool
 }
 
@@ -62,18 +63,71 @@ func (Relay) Relay(ctx context.Context, f *flow.Flow, client flow.Conn, open flo
 
 func (r *relay) finish() error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.closed = true
 	if r.timer != nil {
 		r.timer.Stop()
 	}
+	cause, whole := r.cause, r.whole
+	r.mu.Unlock()
 	for d := range r.sent {
 		r.f.Sent[d] = r.sent[d].Load()
 	}
-	return r.cause
+	if whole != nil {
+		settle(whole)
+		flow.Abort(whole)
+	}
+	return cause
 }
 
-// abort ends both connections; the first cause stands.
+// fail ends the flow over an error of one end: that one at once, the other when
+// it has what was sent before. The first cause stands.
+func (r *relay) fail(end flow.Direction, cause *flow.Error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cause != nil || r.closed {
+		return
+	}
+	if errors.Is(cause, flow.ErrTruncated) && r.ended.Load() > 0 {
+		// Many a peer does not say goodbye to one that has: nobody need mend it.
+		cause.Fault = flow.FaultNone
+	}
+	r.cause, r.whole = cause, r.ends[1-end]
+	flow.Abort(r.ends[end])
+	r.whole.SetReadDeadline(time.Unix(1, 0)) // its pump has nowhere to write to
+}
+
+const (
+	settlePause = 10 * time.Millisecond
+	settleQuiet = time.Second      // without an acknowledgement
+	settleTotal = 30 * time.Second // in all
+)
+
+// settle waits until the peer of c has taken what was written, or seems not to.
+// A server that ends without close_notify has often sent all that it had, and a
+// slow client shall have it before the reset.
+func settle(c flow.Conn) {
+	start := time.Now()
+	last, progress := 0, start
+	for time.Since(start) < settleTotal && time.Since(progress) < settleQuiet {
+		n, err := unsent(c)
+		if n == 0 || err != nil {
+			return
+		}
+		if n != last {
+			last, progress = n, time.Now()
+		}
+		time.Sleep(settlePause)
+	}
+}
+
+func unsent(c flow.Conn) (int, error) {
+	if u, ok := c.(flow.Unsent); ok {
+		return u.Unsent()
+	}
+	return 0, nil
+}
+
+// abort ends both connections at once; the first cause stands.
 func (r *relay) abort(cause error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -89,19 +143,28 @@ func (r *relay) abort(cause error) {
 // pump moves one direction until it ends.
 func (r *relay) pump(d flow.Direction) {
 	defer close(r.over[d])
-	err := safely(func() error { return r.move(d) })
-	if err == nil {
-		r.touch()
-		r.ended.Add(1)
-		r.watch()
-		// A peer that has gone for good shows in the other direction.
-		r.ends[1-d].CloseWrite()
+	var end flow.Direction
+	var cause *flow.Error
+	if err := safely(func() error {
+		end, cause = r.move(d)
+		return nil
+	}); err != nil {
+		r.abort(err)
 		return
 	}
-	r.abort(err)
+	if cause != nil {
+		r.fail(end, cause)
+		return
+	}
+	r.touch()
+	r.ended.Add(1)
+	r.watch()
+	// A peer that has gone for good shows in the other direction.
+	r.ends[1-d].CloseWrite()
 }
 
-func (r *relay) move(d flow.Direction) error {
+// move moves one direction until it ends properly, or says which end has not.
+func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 	src, dst := r.ends[d], r.ends[1-d]
 	var unit *[unitSize]byte
 	lease := func() []byte {
@@ -110,7 +173,10 @@ func (r *relay) move(d flow.Direction) error {
 	}
 	for {
 		if in, out := bareOf(src), bareOf(dst); in != nil && out != nil {
-			return spliceError(d, Splice(out, in, func(n int) { r.count(d, n) }))
+			if end, cause := spliceError(d, Splice(out, in, func(n int) { r.count(d, n) })); cause != nil {
+				return end, cause
+			}
+			// It has ended; src says how.
 		}
 		p, err := flow.ReadUnit(src, lease)
 		var werr error
@@ -123,12 +189,12 @@ func (r *relay) move(d flow.Direction) error {
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil
+			return d, nil
 		case err != nil:
-			return endError(d, err)
+			return d, endError(d, err)
 		case werr != nil:
 			r.hear(1 - d)
-			return endError(1-d, werr)
+			return 1 - d, endError(1-d, werr)
 		}
 		r.count(d, len(p))
 	}
@@ -209,12 +275,12 @@ var (
 )
 
 // endError says what an error on the connection of end means.
-func endError(end flow.Direction, err error) error {
+func endError(end flow.Direction, err error) *flow.Error {
 	var known *flow.Error
 	reason := endUnreachable[end]
 	switch {
 	case errors.As(err, &known):
-		return err
+		return known
 	case errors.Is(err, flow.ErrTruncated), errors.Is(err, io.ErrUnexpectedEOF):
 		reason = endTruncated[end]
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED), errors.Is(err, net.ErrClosed):
@@ -226,15 +292,15 @@ func endError(end flow.Direction, err error) error {
 }
 
 // spliceError says which end an error of [Splice] belongs to.
-func spliceError(d flow.Direction, err error) error {
+func spliceError(d flow.Direction, err error) (end flow.Direction, cause *flow.Error) {
 	var side *SideError
 	switch {
 	case err == nil:
-		return nil
+		return d, nil
 	case !errors.As(err, &side):
-		return flow.Fail(flow.Overload, "splicing: %w", err)
+		return d, flow.Fail(flow.Overload, "splicing: %w", err)
 	case side.Side == Writing:
-		return endError(1-d, side.Err)
+		return 1 - d, endError(1-d, side.Err)
 	}
-	return endError(d, side.Err)
+	return d, endError(d, side.Err)
 }

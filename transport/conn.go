@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +25,9 @@ type socket interface {
 // One goroutine reads at a time.
 type conn struct {
 	socket
-	raw  syscall.RawConn
-	unit unit
+	raw      syscall.RawConn
+	unit     unit
+	finished atomic.Bool // we have sent our FIN
 }
 
 var (
@@ -33,6 +35,7 @@ var (
 	_ flow.Bare       = (*conn)(nil)
 	_ flow.Aborter    = (*conn)(nil)
 	_ flow.UnitReader = (*conn)(nil)
+	_ flow.Unsent     = (*conn)(nil)
 )
 
 func newConn(s socket) (*conn, error) {
@@ -47,6 +50,11 @@ func newConn(s socket) (*conn, error) {
 }
 
 func (c *conn) Transport() flow.Transport { return flow.Stream }
+
+func (c *conn) CloseWrite() error {
+	c.finished.Store(true)
+	return c.socket.CloseWrite()
+}
 
 func (c *conn) Bare() *net.TCPConn {
 	t, _ := c.socket.(*net.TCPConn)
@@ -63,6 +71,14 @@ func (c *conn) Abort() error {
 	return c.socket.Close()
 }
 
+// Unsent implements flow.Unsent.
+func (c *conn) Unsent() (n int, err error) {
+	if cerr := c.raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); cerr != nil {
+		return 0, cerr
+	}
+	return n, err
+}
+
 // ReadUnit implements flow.UnitReader.
 func (c *conn) ReadUnit(lease func() []byte) ([]byte, error) {
 	u := &c.unit
@@ -74,12 +90,32 @@ func (c *conn) ReadUnit(lease func() []byte) ([]byte, error) {
 	}
 	u.lease, u.p, u.err = nil, nil, nil
 	switch {
+	case err == io.EOF && c.resetHeard():
+		return nil, c.readError(syscall.ECONNRESET)
 	case err == io.EOF:
 		return nil, io.EOF
 	case err != nil:
 		return nil, c.readError(err)
 	}
 	return p[:n], nil
+}
+
+// resetHeard says whether the end of the stream is a reset's. The kernel gives
+// that error once, and a write of the other direction may have had it; then a
+// read gives the end as if a FIN had come. What a FIN leaves open is our own
+// direction, and where a reset follows it the error is still there, since a read
+// past a FIN takes none. Over a unix socket a peer that closes hangs up both.
+func (c *conn) resetHeard() bool {
+	if _, ok := c.socket.(*net.TCPConn); !ok || c.finished.Load() {
+		return false
+	}
+	var p [1]unix.PollFd
+	// Where it fails the socket is closed, and the end is what it is.
+	_ = c.raw.Control(func(fd uintptr) {
+		p[0].Fd = int32(fd)
+		_, _ = unix.Poll(p[:], 0)
+	})
+	return p[0].Revents&(unix.POLLHUP|unix.POLLERR) == unix.POLLHUP
 }
 
 // readError gives err the form that Read of package net would have given it.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"os/exec"
@@ -169,20 +170,26 @@ func TestFaultServers(t *testing.T) {
 				w.Program = start(t, w.args(row.to(t), row.flags...)...)
 				before := descriptors(t, w.Program)
 				began := time.Now()
-				client := w.dial(t, tls.VersionTLS13)
 				want := wasReset
 				if p.in && p.out {
 					want = "alert 80"
 				}
-				if how := client.told(); how != want {
+				// A client that speaks no TLS can be told before connect(2) returns.
+				c, err := net.DialTimeout("tcp", w.Addr(""), bound)
+				how := (&peer{}).ending(err)
+				if err == nil {
+					client := w.near(c, tls.VersionTLS13)
+					how = client.told()
+					if want == "alert 80" {
+						client.wantNothingMore(t)
+					}
+					client.close()
+				}
+				if how != want {
 					t.Errorf("the client saw %s, want %s", how, want)
 				}
 				wantTook(t, time.Since(began), row.took)
-				if want == "alert 80" {
-					client.wantNothingMore(t)
-				}
-				client.close()
-				wantRecord(t, w.record(client), row.reason, row.stage)
+				wantRecord(t, w.Flows(1)[0], row.reason, row.stage)
 				wantDescriptors(t, w.Program, before)
 			})
 		}
@@ -304,20 +311,26 @@ var clientResets = []struct {
 func TestFaultClientResets(t *testing.T) {
 	s := newSite(t)
 	for _, p := range patterns {
-		if !p.in {
-			continue
-		}
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			w := startWay(t, s, p.in, p.out)
 			before, threads := descriptors(t, w.Program), status(t, w.Program, "Threads")
 			for _, row := range clientResets {
+				if row.stage != "relay" && !p.in {
+					continue
+				}
 				t.Run(row.name, func(t *testing.T) {
 					client, server := row.play(t, w)
 					began := time.Now()
 					client.reset()
 					if server != nil {
-						if how := server.gone(row.stream); row.stage == "relay" && how != wasReset {
+						how := ""
+						if row.stream {
+							how = server.stream()
+						} else {
+							_, how = server.rest()
+						}
+						if row.stage == "relay" && how != wasReset {
 							t.Errorf("the server saw %s", how)
 						}
 						if took := time.Since(began); took > time.Second {
@@ -337,15 +350,75 @@ func TestFaultClientResets(t *testing.T) {
 	}
 }
 
-// gone reads, or writes all the while, until the connection ends, and says how.
-func (p *peer) gone(writing bool) string {
-	var err error
-	if !writing {
-		_, how := p.rest()
-		return how
+// One end has finished and the other says nothing: both are told when
+// timeouts.linger has passed, and that it was no proper end.
+func TestFaultSilenceAfterAnEnd(t *testing.T) {
+	s := newSite(t)
+	for _, p := range patterns {
+		for _, clientFirst := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/client first %t", p.name, clientFirst), func(t *testing.T) {
+				t.Parallel()
+				w := startWay(t, s, p.in, p.out, "--timeouts-linger", "2s")
+				before := descriptors(t, w.Program)
+				client, server := w.pair(t, tls.VersionTLS13)
+				first, second := server, client
+				if clientFirst {
+					first, second = client, server
+				}
+				began := time.Now()
+				first.finish()
+				second.wantRest(t, "second", nil, finished)
+				first.wantRest(t, "first", nil, wasReset)
+				wantTook(t, time.Since(began), 2*time.Second)
+				wantRecord(t, w.record(client), "linger_timeout", "relay")
+				client.close()
+				server.close()
+				wantDescriptors(t, w.Program, before)
+			})
+		}
 	}
-	for err == nil {
-		_, err = p.Write(make([]byte, 32<<10))
+}
+
+// A reset while bytes move the other way: the write that meets it takes the error
+// from the socket, and what reads from there must not mistake it for an end.
+func TestFaultResetsAreNoEnds(t *testing.T) {
+	const rounds = 30
+	s := newSite(t)
+	for _, p := range append(patterns[:len(patterns):len(patterns)], struct {
+		name    string
+		in, out bool
+	}{"plain", false, false}) {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			w := startWay(t, s, p.in, p.out)
+			for n := range rounds {
+				client, server := w.pair(t, bothVersions[n%2])
+				breaks, other, reason := client, server, "client_reset"
+				if n/2%2 == 1 {
+					breaks, other, reason = server, client, "server_reset"
+				}
+				var writing sync.WaitGroup
+				writing.Go(func() { other.stream() })
+				io.CopyN(io.Discard, breaks, int64(n)*10_000)
+				breaks.reset()
+				// The other end too may be told of the reset in its write alone,
+				// and then a plain one cannot know.
+				if _, how := other.rest(); how == finished && other.sock != nil {
+					t.Errorf("round %d: the other end saw %s", n, how)
+				}
+				other.close()
+				writing.Wait()
+				wantRecord(t, w.record(client), reason, "relay")
+			}
+		})
 	}
-	return p.ending(err)
+}
+
+// stream writes until it cannot, and says how that was.
+func (p *peer) stream() string {
+	for {
+		if _, err := p.Write(make([]byte, 32<<10)); err != nil {
+			return p.ending(err)
+		}
+	}
 }
