@@ -53,6 +53,10 @@ func Abort(c Conn) error {
 	return c.Close()
 }
 
+// Unsent is an optional interface of a Conn: how many bytes written to it the
+// peer has not acknowledged yet. A reset throws them away.
+type Unsent interface{ Unsent() (int, error) }
+
 // UnitReader is an optional interface of a Conn that holds no buffer while it
 // waits: lease is called once there is something to read. The unit is the first
 // part of what lease gave, filled as far as that is possible without waiting

@@ -122,6 +122,8 @@ func (r *replay) ReadUnit(lease func() []byte) ([]byte, error) {
 
 func (r *replay) Abort() error { return flow.Abort(r.Conn) }
 
+func (r *replay) Unsent() (int, error) { return unsent(r.Conn) }
+
 func (r *replay) Bare() *net.TCPConn {
 	if !r.spent.Load() {
 		return nil

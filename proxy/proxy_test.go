@@ -95,9 +95,17 @@ func (e *end) Abort() error {
 func (e *end) Transport() flow.Transport          { return flow.Stream }
 func (e *end) LocalAddr() net.Addr                { return &net.TCPAddr{} }
 func (e *end) RemoteAddr() net.Addr               { return &net.TCPAddr{} }
-func (e *end) SetDeadline(t time.Time) error      { e.deadline = t; return nil }
-func (e *end) SetReadDeadline(t time.Time) error  { e.deadline = t; return nil }
+func (e *end) SetDeadline(t time.Time) error      { return e.SetReadDeadline(t) }
 func (e *end) SetWriteDeadline(t time.Time) error { return nil }
+
+// SetReadDeadline ends reads at once: no test waits for one.
+func (e *end) SetReadDeadline(t time.Time) error {
+	e.in.mu.Lock()
+	defer e.in.mu.Unlock()
+	e.deadline = t
+	e.in.cond.Broadcast()
+	return nil
+}
 
 // mark is a layer that writes its name ahead of what passes, so that a test
 // reads which layers stood at which end.

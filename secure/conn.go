@@ -37,6 +37,14 @@ func (c *conn) Close() error { return c.tls.Close() }
 // Abort resets the connection, without close_notify.
 func (c *conn) Abort() error { return flow.Abort(c.under.Conn) }
 
+// Unsent implements [flow.Unsent].
+func (c *conn) Unsent() (int, error) {
+	if u, ok := c.under.Conn.(flow.Unsent); ok {
+		return u.Unsent()
+	}
+	return 0, nil
+}
+
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.tls.Read(p)
 	if n > 0 {
