@@ -10,16 +10,25 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"sallyport/internal/ca"
+	"sallyport/internal/testnet"
 )
 
 // TestMain lets this test binary be the program too, and the helper commands of
 // the scripts: it looks at the name that it was called by. As an ordinary test
 // binary it runs the tests and nothing else.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(tidy{m}, map[string]func(){
 		"sallyport": main,
 		"mkca":      func() { helper(mkca) },
 	})
+}
+
+// tidy removes the program that the tests ran.
+type tidy struct{ *testing.M }
+
+func (t tidy) Run() int {
+	defer testnet.RemoveBinary()
+	return t.M.Run()
 }
 
 func helper(f func(args []string) error) {

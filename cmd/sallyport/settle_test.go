@@ -23,7 +23,7 @@ func TestTruncationComesAfterTheBytes(t *testing.T) {
 				t.Fatalf("the server saw %s", how)
 			}
 			// Only now, when the program has judged the server's end, does the client read.
-			client.wantRest(t, "the client", tail, wasReset)
+			client.wantRest(t, "client", tail, wasReset)
 			wantRecord(t, w.record(client), "server_truncated", "relay")
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -23,11 +24,10 @@ var binary = sync.OnceValues(func() (string, error) {
 	if bin := os.Getenv("SALLYPORT_TEST_BIN"); bin != "" {
 		return bin, nil
 	}
-	dir, err := os.MkdirTemp("", "sallyport-test-")
-	if err != nil {
+	if err := os.Mkdir(binaryDir(), 0o700); err != nil {
 		return "", err
 	}
-	bin := filepath.Join(dir, "sallyport")
+	bin := filepath.Join(binaryDir(), "sallyport")
 	out, err := exec.Command("go", "build", "-race", "-o", bin, "sallyport/cmd/sallyport").CombinedOutput()
 	if err != nil {
 		return "", &buildError{string(out), err}
@@ -50,6 +50,13 @@ func Binary(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return bin
+}
+
+// RemoveBinary removes what Binary has built, for a TestMain.
+func RemoveBinary() { os.RemoveAll(binaryDir()) }
+
+func binaryDir() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("sallyport-test-%d", os.Getpid()))
 }
 
 // Program is the running program.
