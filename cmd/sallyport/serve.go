@@ -62,11 +62,14 @@ func ready(file *config.File, o build.Options) (*build.Program, error) {
 // attend serves until a signal comes, then drains.
 func attend(ctx context.Context, log *slog.Logger, engine *proxy.Engine, program *build.Program, signals <-chan os.Signal) error {
 	broken := make(chan error, len(program.Listeners))
+	ends := ending(log, signals)
+	accepting, stop := context.WithCancel(ctx)
+	defer stop()
 	var serving sync.WaitGroup
 	for _, l := range program.Listeners {
 		l.OnTrouble(func(err error) { log.Error("accepting", "listener", l.Name, "err", err.Error()) })
 		serving.Go(func() {
-			if err := engine.Serve(ctx, &l.Listener); err != nil {
+			if err := engine.Serve(accepting, &l.Listener); err != nil {
 				broken <- fmt.Errorf("%s: %w", l.Name, err)
 			}
 		})
@@ -75,9 +78,12 @@ func attend(ctx context.Context, log *slog.Logger, engine *proxy.Engine, program
 	select {
 	case failed = <-broken:
 		log.Error("a listener broke, ending", "err", failed.Error())
-	case s := <-ending(log, signals):
+	case s := <-ends:
 		log.Info("ending: no new connections, open ones may finish; signal again to end at once", "signal", s.String())
 	}
+	// Where all flows that we may have are alive, a listener waits for one of them
+	// to end, and would not see that its acceptor is closed.
+	stop()
 	program.Unbind()
 	serving.Wait()
 
@@ -85,7 +91,7 @@ func attend(ctx context.Context, log *slog.Logger, engine *proxy.Engine, program
 	defer cancel()
 	go func() {
 		select {
-		case <-ending(log, signals):
+		case <-ends:
 			cancel()
 		case <-now.Done():
 		}
@@ -98,16 +104,16 @@ func attend(ctx context.Context, log *slog.Logger, engine *proxy.Engine, program
 	return nil
 }
 
-// ending gives the next signal that ends the process.
+// ending gives the signals that end the process.
 func ending(log *slog.Logger, signals <-chan os.Signal) <-chan os.Signal {
-	c := make(chan os.Signal, 1)
+	c := make(chan os.Signal, cap(signals))
 	go func() {
 		for s := range signals {
-			if s != syscall.SIGHUP {
-				c <- s
-				return
+			if s == syscall.SIGHUP {
+				log.Warn("SIGHUP does not reload in this version; restart to read the file again")
+				continue
 			}
-			log.Warn("SIGHUP does not reload in this version; restart to read the file again")
+			c <- s
 		}
 	}()
 	return c
