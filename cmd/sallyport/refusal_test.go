@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -155,6 +156,35 @@ func (w *way) wantServed(t *testing.T, client *peer) {
 	client.finish()
 	client.wantRest(t, "good client", []byte(line), finished)
 	wantRecord(t, w.record(client), "ok", "")
+}
+
+// A record that does not decrypt: one alert to whoever sent it, no close_notify
+// behind it, and a reset for the other end.
+func TestRefusalOfABrokenRecord(t *testing.T) {
+	w := startWay(t, newSite(t), true, true)
+	broken := append([]byte{23, 3, 3, 0, 64}, bytesOf(1, 64)...)
+	for _, version := range bothVersions {
+		for _, byClient := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, by client %t", tls.VersionName(version), byClient), func(t *testing.T) {
+				client, server := w.pair(t, version)
+				swap(t, client, server, []byte("ping"))
+				swap(t, server, client, []byte("pong"))
+				breaks, other, reason := server, client, "server_protocol_error"
+				if byClient {
+					breaks, other, reason = client, server, "client_protocol_error"
+				}
+				breaks.bare.Write(broken)
+				if _, how := breaks.rest(); how != "alert 20" {
+					t.Errorf("who sent it saw %s", how)
+				}
+				if more, _ := io.ReadAll(breaks.bare); len(more) > 0 {
+					t.Errorf("after the alert came % x", more)
+				}
+				other.wantRest(t, "other end", nil, wasReset)
+				wantRecord(t, w.record(client), reason, "relay")
+			})
+		}
+	}
 }
 
 // A ticket from a route that lets everybody pass opens none that asks for a
