@@ -34,13 +34,15 @@ type relay struct {
 	ends   [2]flow.Conn // by Direction: where its bytes come from
 	sent   [2]atomic.Int64
 	over   [2]chan struct{}
-	ended  atomic.Int32 // directions that have ended properly
-	moved  atomic.Int64 // when bytes last moved, since start
+	ended  atomic.Int32   // directions that have ended properly
+	told   [2]atomic.Bool // ends that have been told of the other's proper end
+	moved  atomic.Int64   // when bytes last moved, since start
 	start  time.Time
 	timer  *time.Timer
 	mu     sync.Mutex
 	cause  error     // why the relay was ended from inside; the first counts
 	whole  flow.Conn // the end that is not to blame for cause, if one is
+	unsent [2]int    // what each end had still to acknowledge when silence was judged
 	closed bool
 }
 
@@ -94,6 +96,8 @@ func (r *relay) fail(end flow.Direction, cause *flow.Error) {
 	r.cause, r.whole = cause, r.ends[1-end]
 	flow.Abort(r.ends[end])
 	r.whole.SetReadDeadline(time.Unix(1, 0)) // its pump has nowhere to write to
+	// The other pump may be amid a write to it, and the timer has had its say.
+	r.whole.SetWriteDeadline(time.Now().Add(settleTotal))
 }
 
 const (
@@ -127,7 +131,8 @@ func unsent(c flow.Conn) (int, error) {
 	return 0, nil
 }
 
-// abort ends both connections at once; the first cause stands.
+// abort ends both connections at once; the first cause stands. Whoever has been
+// told of a proper end keeps that, and what the kernel still has to send of it.
 func (r *relay) abort(cause error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -135,8 +140,12 @@ func (r *relay) abort(cause error) {
 		return
 	}
 	r.cause = cause
-	for _, c := range r.ends {
-		flow.Abort(c)
+	for d, c := range r.ends {
+		if r.told[d].Load() {
+			c.Close()
+		} else {
+			flow.Abort(c)
+		}
 	}
 }
 
@@ -160,7 +169,9 @@ func (r *relay) pump(d flow.Direction) {
 	r.ended.Add(1)
 	r.watch()
 	// A peer that has gone for good shows in the other direction.
-	r.ends[1-d].CloseWrite()
+	if r.ends[1-d].CloseWrite() == nil {
+		r.told[1-d].Store(true)
+	}
 }
 
 // move moves one direction until it ends properly, or says which end has not.
@@ -228,6 +239,10 @@ func (r *relay) watch() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	wait, cause := r.next()
+	if cause != nil && wait <= 0 && cause != totalEnd && r.taken() {
+		r.touch()
+		wait, cause = r.next()
+	}
 	switch {
 	case r.closed || r.cause != nil:
 	case cause != nil && wait <= 0:
@@ -238,6 +253,18 @@ func (r *relay) watch() {
 	default:
 		r.timer.Reset(wait)
 	}
+}
+
+// taken says whether a peer seems to have acknowledged something since it was last
+// asked: a slow one still takes from the kernel what the relay has moved long ago.
+func (r *relay) taken() (some bool) {
+	for d, c := range r.ends {
+		// On an error there is nothing to wait for.
+		n, _ := unsent(c)
+		some = some || n != r.unsent[d]
+		r.unsent[d] = n
+	}
+	return some
 }
 
 // next gives how long until the nearest limit, and what its passing means; no

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"sallyport/flow"
@@ -18,21 +19,37 @@ type conn struct {
 	lenient bool    // unsafe.truncation
 	first   [1]byte // see ReadUnit
 	more    bool    // crypto/tls may have more to give without the socket
+
+	finished atomic.Bool // close_notify is sent
 }
 
 func (c *conn) Transport() flow.Transport          { return c.under.Transport() }
 func (c *conn) LocalAddr() net.Addr                { return c.under.LocalAddr() }
 func (c *conn) RemoteAddr() net.Addr               { return c.under.RemoteAddr() }
-func (c *conn) SetDeadline(t time.Time) error      { return c.tls.SetDeadline(t) }
-func (c *conn) SetReadDeadline(t time.Time) error  { return c.tls.SetReadDeadline(t) }
-func (c *conn) SetWriteDeadline(t time.Time) error { return c.tls.SetWriteDeadline(t) }
+func (c *conn) SetDeadline(t time.Time) error      { return c.under.Conn.SetDeadline(t) }
+func (c *conn) SetReadDeadline(t time.Time) error  { return c.under.Conn.SetReadDeadline(t) }
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.under.Conn.SetWriteDeadline(t) }
 
 // CloseWrite sends close_notify and no FIN: under TLS 1.3 alerts and KeyUpdate
-// may still have to follow (RFC 8446, section 6.1).
-func (c *conn) CloseWrite() error { return c.tls.CloseWrite() }
+// may still have to follow (RFC 8446, section 6.1). It waits for a peer that is
+// slow to read, as Write does.
+func (c *conn) CloseWrite() error {
+	err := c.tls.CloseWrite()
+	c.finished.Store(err == nil)
+	return err
+}
 
 // Close sends close_notify, unless CloseWrite has, and closes the socket.
-func (c *conn) Close() error { return c.tls.Close() }
+func (c *conn) Close() error {
+	if c.finished.Load() {
+		return c.under.Conn.Close() // crypto/tls would wait for a write of its own
+	}
+	c.SetWriteDeadline(time.Now().Add(goodbye))
+	return c.tls.Close()
+}
+
+// goodbye bounds how long Close waits for a peer that does not read.
+const goodbye = 5 * time.Second
 
 // Abort resets the connection, without close_notify.
 func (c *conn) Abort() error { return flow.Abort(c.under.Conn) }

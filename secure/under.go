@@ -3,6 +3,7 @@ package secure
 import (
 	"io"
 	"sync"
+	"time"
 
 	"sallyport/flow"
 	"sallyport/wire"
@@ -153,6 +154,12 @@ func (u *under) Write(p []byte) (int, error) {
 	u.out = append(u.out, p...)
 	return len(p), nil
 }
+
+// SetWriteDeadline is crypto/tls's alone, around its close_notify: five seconds for
+// it, then none at all for what follows. But a slow reader shall have it as well,
+// and a KeyUpdate that cannot be answered makes the peer's next record unreadable.
+// Whoever holds the connection sets deadlines on the one below.
+func (u *under) SetWriteDeadline(time.Time) error { return nil }
 
 // gathered runs write, whose records leave in one system call. An alert or a
 // KeyUpdate that the reading side sends meanwhile takes its turn among them:

@@ -13,11 +13,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
 	"sallyport/build"
 	"sallyport/config"
+	"sallyport/flow"
 	"sallyport/internal/ca"
 	"sallyport/observe"
 	"sallyport/proxy"
@@ -67,7 +69,24 @@ func Run(ctx context.Context, out, records io.Writer) error {
 		return err
 	}
 	d := &demo{dir: dir, file: file, ports: ports, backend: backend.addr, out: out}
-	return d.run(ctx, slog.LevelInfo, records)
+	return d.run(ctx, &visitors{Observer: &observe.Records{Log: observe.NewLogger(records, "text", slog.LevelInfo)}})
+}
+
+// visitors shows the flows that are not the demo's own.
+type visitors struct {
+	flow.Observer
+	last, own atomic.Uint64 // ids
+}
+
+func (v *visitors) Begin(f *flow.Flow) {
+	v.last.Store(f.ID)
+	v.Observer.Begin(f)
+}
+
+func (v *visitors) End(f *flow.Flow, e *flow.Error) {
+	if own := v.own.Load(); own != 0 && f.ID > own {
+		v.Observer.End(f, e)
+	}
 }
 
 type demo struct {
@@ -76,7 +95,7 @@ type demo struct {
 	out                io.Writer
 }
 
-func (d *demo) run(ctx context.Context, level slog.Level, records io.Writer) error {
+func (d *demo) run(ctx context.Context, seen *visitors) error {
 	parsed, err := config.Load(d.file, config.Options{Env: os.Getenv})
 	if err != nil {
 		return err
@@ -89,12 +108,13 @@ func (d *demo) run(ctx context.Context, level slog.Level, records io.Writer) err
 	if _, err := program.Bind(ctx); err != nil {
 		return err
 	}
-	engine := &proxy.Engine{Observer: &observe.Records{Log: observe.NewLogger(records, "text", level)}}
+	engine := &proxy.Engine{Observer: seen}
 	var serving sync.WaitGroup
 	for _, l := range program.Listeners {
 		serving.Go(func() { engine.Serve(ctx, &l.Listener) })
 	}
 	failed := d.show(ctx)
+	seen.own.Store(seen.last.Load())
 	if failed == nil {
 		fmt.Fprintln(d.out, "\nEverything stays up until you press Ctrl-C. Each connection writes one record below.")
 		<-ctx.Done()
