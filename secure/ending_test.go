@@ -185,3 +185,19 @@ func TestDuplex(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// After close_notify a KeyUpdate may still have to be answered: the connection
+// below keeps no deadline of crypto/tls's.
+func TestNoDeadlineIsLeftBehind(t *testing.T) {
+	s := newSite(t)
+	p := s.good()
+	if err := p.server.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.server.(*conn).under.Write([]byte{23, 3, 3, 0, 0}); err != nil {
+		t.Errorf("what follows close_notify cannot be written: %v", err)
+	}
+	if err := p.server.Close(); err != nil {
+		t.Error(err)
+	}
+}
