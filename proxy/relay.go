@@ -187,7 +187,8 @@ func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 			if end, cause := spliceError(d, Splice(out, in, func(n int) { r.count(d, n) })); cause != nil {
 				return end, cause
 			}
-			// It has ended; src says how.
+			// It has ended, and src says how; or no file descriptor is left for a
+			// pipe, and a buffer has to do.
 		}
 		p, err := flow.ReadUnit(src, lease)
 		var werr error
@@ -318,14 +319,14 @@ func endError(end flow.Direction, err error) *flow.Error {
 	return flow.Fail(reason, "the %s's connection: %w", endNames[end], err)
 }
 
-// spliceError says which end an error of [Splice] belongs to.
+// spliceError says which end an error of [Splice] belongs to, if any.
 func spliceError(d flow.Direction, err error) (end flow.Direction, cause *flow.Error) {
 	var side *SideError
 	switch {
 	case err == nil:
 		return d, nil
-	case !errors.As(err, &side):
-		return d, flow.Fail(flow.Overload, "splicing: %w", err)
+	case !errors.As(err, &side): // no pipe is to be had
+		return d, nil
 	case side.Side == Writing:
 		return 1 - d, endError(1-d, side.Err)
 	}

@@ -2,8 +2,11 @@ package proxy
 
 import (
 	"context"
+	"io"
+	"net"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,4 +62,45 @@ func TestStuckClientOfABrokenServer(t *testing.T) {
 			t.Errorf("it took %v", took)
 		}
 	})
+}
+
+// bare is a socket as a [flow.Conn] that can be spliced.
+type bare struct{ *net.TCPConn }
+
+func (b bare) Transport() flow.Transport { return flow.Stream }
+func (b bare) Bare() *net.TCPConn        { return b.TCPConn }
+
+// Who has no file descriptor left for a pipe still moves the bytes of the flows
+// that it has.
+func TestRelayWithoutPipes(t *testing.T) {
+	client, near := tcpPair(t)
+	far, server := tcpPair(t)
+	for len(pipes) > 0 {
+		(<-pipes).close()
+	}
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	none := was
+	none.Cur = 3 // below what is open already
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was)
+	f := &flow.Flow{Start: time.Now(), Decision: &flow.Decision{}}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Relay{}.Relay(context.Background(), f, bare{near}, func(context.Context) (flow.Conn, error) { return bare{far}, nil })
+	}()
+	for _, way := range [][2]*net.TCPConn{{client, server}, {server, client}} {
+		way[0].Write([]byte("word"))
+		way[0].CloseWrite()
+		if got, err := io.ReadAll(struct{ io.Reader }{way[1]}); string(got) != "word" || err != nil {
+			t.Errorf("read %q, %v", got, err)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
