@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sallyport/config"
@@ -120,7 +121,12 @@ func (b *builder) clientAuth(s *secure.Server, c *config.Route) error {
 		s.Named = true
 	}
 	s.Verify = verify.With(pkix(anchors, "client.ca", c.Client.Profile), checks...)
-	said, err := json.Marshal([]any{c.Client, c.Allow})
+	allow := c.Allow
+	allow.Rules = slices.Clone(allow.Rules)
+	for i := range allow.Rules {
+		allow.Rules[i].Pos = config.Pos{} // a line further down is no change of trust
+	}
+	said, err := json.Marshal([]any{c.Client, allow})
 	if err != nil {
 		return err
 	}
