@@ -106,7 +106,7 @@ func (c *conn) ReadUnit(lease func() []byte) ([]byte, error) {
 // direction, and where a reset follows it the error is still there, since a read
 // past a FIN takes none. Over a unix socket a peer that closes hangs up both.
 func (c *conn) resetHeard() bool {
-	if _, ok := c.socket.(*net.TCPConn); !ok || c.finished.Load() {
+	if _, ok := c.socket.(*net.TCPConn); !ok {
 		return false
 	}
 	var p [1]unix.PollFd
@@ -115,7 +115,8 @@ func (c *conn) resetHeard() bool {
 		p[0].Fd = int32(fd)
 		_, _ = unix.Poll(p[:], 0)
 	})
-	return p[0].Revents&(unix.POLLHUP|unix.POLLERR) == unix.POLLHUP
+	// Asked last: our FIN may leave just now, and then it is what closes both.
+	return p[0].Revents&(unix.POLLHUP|unix.POLLERR) == unix.POLLHUP && !c.finished.Load()
 }
 
 // readError gives err the form that Read of package net would have given it.

@@ -236,14 +236,21 @@ func accept(l *net.TCPListener) (net.Conn, error) {
 	return l.Accept()
 }
 
+// callers counts those of a test, each of which has an address of its own: ports
+// come again, and a record would be taken for another's.
+var callers atomic.Uint32
+
 // dial connects to addr, unix:PATH or host:port, until the test ends.
 func dial(t testing.TB, addr string) net.Conn {
 	t.Helper()
-	network := "tcp"
+	d, network := net.Dialer{Timeout: bound}, "tcp"
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		network, addr = "unix", path
+	} else {
+		n := callers.Add(1)
+		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 1+byte(n>>16), byte(n>>8), byte(n))}
 	}
-	c, err := net.DialTimeout(network, addr, bound)
+	c, err := d.Dial(network, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
