@@ -227,6 +227,11 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 		l.OpenECH = keys.Open
 		ech = keys
 	}
+	for i := range c.Routes {
+		if r := &c.Routes[i]; c.From.Unix != "" && len(r.Client.From) > 0 {
+			return nil, fileError("%s: client.from names addresses, and a client of a unix socket has none: nobody could pass\nhint: who may open the socket is settled by its folder's mode", named(r.Pos, r.Name))
+		}
+	}
 	var routes []route.Route
 	for i := range c.Routes {
 		r, line, err := b.route(c, ech, &c.Routes[i])

@@ -68,9 +68,15 @@ func (b *builder) common(c *config.Route, t config.TLS) (secure.Common, params, 
 	if err != nil {
 		return secure.Common{}, p, err
 	}
+	// A route is what it matches, not where it stands: a ticket must not follow
+	// the number to another one.
+	matched, err := json.Marshal(c.Match)
+	if err != nil {
+		return secure.Common{}, p, err
+	}
 	keyLog, err := b.keyLog(c.Unsafe.KeyLog)
 	return secure.Common{
-		Params: p.Params, Route: c.Name, Timeout: c.Timeouts.Handshake,
+		Params: p.Params, Route: c.Name + string(matched), Timeout: c.Timeouts.Handshake,
 		KeyLog: keyLog, Truncation: bool(c.Unsafe.Truncation), Now: b.now,
 	}, p, err
 }

@@ -407,8 +407,9 @@ func TestKeyMode(t *testing.T) {
 		b.bad(err, "chmod 600", "both.pem")
 	})
 	t.Run("a group of others", func(t *testing.T) {
-		if os.Geteuid() != 0 {
-			t.Skip("giving files away takes root")
+		// Only root can give a file to a group that is not its own.
+		if os.Geteuid() != 0 && os.Getenv("CI") == "" {
+			t.Skip("giving files away takes root; .ci/run fails where it is not")
 		}
 		b.pair("b.pem", "b.key", []string{"b.test"})
 		chmod("b.key", 0o640)

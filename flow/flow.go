@@ -26,6 +26,7 @@ type Flow struct {
 	Asked    Asked       // preamble
 	Hello    *wire.Hello // peek; nil if it was not TLS; with ECH the inner one
 	Outer    *wire.Hello // peek; what stood on the wire when Hello is an inner one
+	Print    Print       // peek
 	Peeked   time.Duration
 	Decision *Decision // decide
 	Dialled  Dialled   // dial
@@ -41,6 +42,11 @@ type Origin struct {
 	Client    netip.AddrPort // zero for a unix socket
 	Local     netip.AddrPort // the address that the client reached
 }
+
+// Print are the fingerprints of the ClientHello that stood on the wire. They are
+// taken at once, so that a flow need not keep the hello, whose size a stranger
+// chooses.
+type Print struct{ JA3, JA4 string }
 
 // Asked is where the client asked to go, in a preamble.
 type Asked struct {

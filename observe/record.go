@@ -69,8 +69,8 @@ func record(f *flow.Flow, e *flow.Error) []slog.Attr {
 		if len(h.ALPN) > 0 {
 			a.text("alpn_offered", strings.Join(h.ALPN, ","))
 		}
-		a.text("ja3", onWire(f).JA3())
-		a.text("ja4", onWire(f).JA4())
+		a.text("ja3", f.Print.JA3)
+		a.text("ja4", f.Print.JA4)
 	}
 	for _, s := range f.Inbound {
 		a.session("in", s)
@@ -99,14 +99,6 @@ func record(f *flow.Flow, e *flow.Error) []slog.Attr {
 	}
 	a.add(slog.String("err", text))
 	return a.list
-}
-
-// onWire is the hello that others on the path could see.
-func onWire(f *flow.Flow) *wire.Hello {
-	if f.Outer != nil {
-		return f.Outer
-	}
-	return f.Hello
 }
 
 func clientName(f *flow.Flow) string {

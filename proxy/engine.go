@@ -55,6 +55,8 @@ type life struct {
 	conns []flow.Conn // bare ones, client first
 	dead  bool
 	drain time.Duration
+	since time.Time   // when Drain began; zero before
+	timer *time.Timer // ends the flow; set by Drain
 }
 
 // hold notes a bare connection of the flow, which kill ends. A connection that
@@ -79,10 +81,31 @@ func (l *life) kill(cause error) {
 	}
 }
 
+// setDrain says how long the flow may last once Drain has begun, which may be
+// the case already; 0 is for ever.
 func (l *life) setDrain(d time.Duration) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.drain = d
-	l.mu.Unlock()
+	l.plan()
+}
+
+// plan sets the timer; l.mu is held.
+func (l *life) plan() {
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	if !l.since.IsZero() && l.drain > 0 {
+		l.timer = time.AfterFunc(l.drain-time.Since(l.since), func() { l.kill(errDrained) })
+	}
+}
+
+// end forgets the timer.
+func (l *life) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drain = 0
+	l.plan()
 }
 
 func (e *Engine) init() {
@@ -97,16 +120,16 @@ func (e *Engine) init() {
 func (e *Engine) Serve(ctx context.Context, l *Listener) error {
 	e.once.Do(e.init)
 	for {
-		if !e.acquire(ctx) {
-			return nil
-		}
 		f, c, err := l.Acceptor.Accept(ctx)
 		if err != nil {
-			e.release()
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
 			return err
+		}
+		if !e.acquire(ctx) {
+			c.Close()
+			return nil
 		}
 		f.ID = e.ids.Add(1)
 		if !e.begin(ctx, l, f, c) {
@@ -117,8 +140,8 @@ func (e *Engine) Serve(ctx context.Context, l *Listener) error {
 	}
 }
 
-// acquire takes a slot before Accept, so that what we cannot serve stays in the
-// kernel's queue and is not accepted only to wait.
+// acquire takes a slot for a flow. One client of each listener waits for it here,
+// further ones in the kernel's queue.
 func (e *Engine) acquire(ctx context.Context) bool {
 	if e.slots == nil {
 		return ctx.Err() == nil
@@ -160,8 +183,10 @@ func (e *Engine) run(ctx context.Context, l *Listener, lf *life, f *flow.Flow, c
 	defer e.flows.Done()
 	defer e.release()
 	defer e.forget(lf)
-	e.Observer.Begin(f)
-	err := safely(func() error { return e.serve(ctx, l, lf, f, c) })
+	err := safely(func() error {
+		e.Observer.Begin(f)
+		return e.serve(ctx, l, lf, f, c)
+	})
 	end := flow.AsError(err, flow.Internal)
 	if cause := context.Cause(ctx); end != nil && cause != nil {
 		stage := end.Stage
@@ -169,10 +194,14 @@ func (e *Engine) run(ctx context.Context, l *Listener, lf *life, f *flow.Flow, c
 		end = &flow.Error{Stage: stage, Reason: end.Reason, Fault: end.Fault, Err: end.Err}
 	}
 	c.Close()
-	e.Observer.End(f, end)
+	// An observer that panics is told of it, once.
+	if err := safely(func() error { e.Observer.End(f, end); return nil }); err != nil {
+		_ = safely(func() error { e.Observer.End(f, flow.AsError(err, flow.Panic)); return nil })
+	}
 }
 
 func (e *Engine) forget(lf *life) {
+	lf.end()
 	lf.cancel(nil)
 	e.mu.Lock()
 	delete(e.live, lf)
@@ -186,14 +215,11 @@ func (e *Engine) Drain(ctx context.Context) {
 	e.once.Do(e.init)
 	e.mu.Lock()
 	e.draining = true
-	var timers []*time.Timer
 	for lf := range e.live {
 		lf.mu.Lock()
-		d := lf.drain
+		lf.since = time.Now()
+		lf.plan()
 		lf.mu.Unlock()
-		if d > 0 {
-			timers = append(timers, time.AfterFunc(d, func() { lf.kill(errDrained) }))
-		}
 	}
 	e.mu.Unlock()
 
@@ -204,9 +230,6 @@ func (e *Engine) Drain(ctx context.Context) {
 	case <-ctx.Done():
 		e.killAll()
 		<-done
-	}
-	for _, t := range timers {
-		t.Stop()
 	}
 }
 

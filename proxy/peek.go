@@ -27,17 +27,30 @@ func peek(l *Listener, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := aside(func() error { return note(l, f, hello) }); err != nil {
+		return nil, err
+	}
+	return &replay{Conn: c, held: held}, nil
+}
+
+// note has f keep of the hello what later stages ask for, and no more.
+func note(l *Listener, f *flow.Flow, hello *wire.Hello) error {
 	f.Hello = hello
+	f.Print = flow.Print{JA3: hello.JA3(), JA4: hello.JA4()}
 	if l.OpenECH != nil && hello.ECH != nil {
 		inner, err := l.OpenECH(hello)
 		if err != nil {
-			return nil, flow.Fail(flow.HelloMalformed, "opening the client's encrypted ClientHello: %w", err)
+			return flow.Fail(flow.HelloMalformed, "opening the client's encrypted ClientHello: %w", err)
 		}
 		if inner != nil {
 			f.Outer, f.Hello = hello, inner
 		}
 	}
-	return &replay{Conn: c, held: held}, nil
+	f.Hello.Forget()
+	if f.Outer != nil {
+		f.Outer.Forget()
+	}
+	return nil
 }
 
 // readHello reads no more than the segments that a ClientHello spans. The bytes

@@ -102,7 +102,7 @@ func (r *relay) fail(end flow.Direction, cause *flow.Error) {
 
 const (
 	settlePause = 10 * time.Millisecond
-	settleQuiet = time.Second      // without an acknowledgement
+	settleQuiet = 5 * time.Second  // without an acknowledgement
 	settleTotal = 30 * time.Second // in all
 )
 
@@ -155,16 +155,19 @@ func (r *relay) pump(d flow.Direction) {
 	var end flow.Direction
 	var cause *flow.Error
 	if err := safely(func() error {
-		end, cause = r.move(d)
+		if end, cause = r.move(d); cause == nil {
+			r.passOnEnd(d)
+		}
 		return nil
 	}); err != nil {
 		r.abort(err)
-		return
-	}
-	if cause != nil {
+	} else if cause != nil {
 		r.fail(end, cause)
-		return
 	}
+}
+
+// passOnEnd tells the other end that direction d has ended properly.
+func (r *relay) passOnEnd(d flow.Direction) {
 	r.touch()
 	r.ended.Add(1)
 	r.watch()

@@ -158,6 +158,7 @@ func (s *splicer) release() {
 	}
 	p, empty := s.pipe, s.n == 0
 	s.pipe, s.n = nil, 0
+	defer func() { <-pipesInUse }()
 	if empty {
 		select {
 		case pipes <- p:
@@ -173,9 +174,24 @@ func (s *splicer) release() {
 // that moves bytes without garbage, does not run.
 var pipes = make(chan *pipe, 64)
 
+// pipesInUse counts those that hold bytes. Peers that do not read must not take
+// the file descriptors that others' sockets need: past so many, bytes go through
+// a buffer.
+var pipesInUse = make(chan struct{}, MaxPipes)
+
+// MaxPipes is how many there are at most, of two descriptors each.
+const MaxPipes = 128
+
+var errNoPipe = errors.New("too many pipes are in use")
+
 type pipe struct{ r, w int }
 
 func takePipe() (*pipe, error) {
+	select {
+	case pipesInUse <- struct{}{}:
+	default:
+		return nil, errNoPipe
+	}
 	select {
 	case p := <-pipes:
 		return p, nil
@@ -183,6 +199,7 @@ func takePipe() (*pipe, error) {
 	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		<-pipesInUse
 		return nil, err
 	}
 	return &pipe{r: fds[0], w: fds[1]}, nil

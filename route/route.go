@@ -94,7 +94,7 @@ func (t *Table) Decide(f *flow.Flow) *flow.Decision {
 	switch {
 	case s.found < len(t.routes):
 		r := &t.routes[s.found]
-		if r.refused != nil && s.client.IsValid() && !contains(r.From, s.client) {
+		if r.refused != nil && !contains(r.From, s.client) {
 			return r.refused
 		}
 		return r.Decision

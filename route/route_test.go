@@ -124,7 +124,7 @@ func decideCases(t *testing.T) []decideCase {
 				{Match: Match{SNI: patterns(t, "a")}, From: prefixes("10.0.0.0/8 ::ffff:192.0.2.0/120"), Decision: to("a")},
 				{Decision: to("rest")},
 			},
-			flows{"10.0.0.1 a": "a", "::ffff:10.0.0.1 a": "a", "192.0.2.1 a": "a", "11.0.0.1 a": "a address_refused", "2001:db8::1 a": "a address_refused", "unix a": "a", "11.0.0.1 b": "rest"}},
+			flows{"10.0.0.1 a": "a", "::ffff:10.0.0.1 a": "a", "192.0.2.1 a": "a", "11.0.0.1 a": "a address_refused", "2001:db8::1 a": "a address_refused", "unix a": "a address_refused", "11.0.0.1 b": "rest"}},
 	}
 }
 

@@ -93,6 +93,7 @@ func (a *Acceptor) Accept(ctx context.Context) (*flow.Flow, flow.Conn, error) {
 func (a *Acceptor) flow(s socket) (*flow.Flow, flow.Conn, error) {
 	c, err := newConn(s)
 	if err != nil {
+		s.Close()
 		return nil, nil, err
 	}
 	f := &flow.Flow{Start: time.Now(), Origin: flow.Origin{

@@ -8,14 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A vanished peer is noticed after keepIdle + keepCount*keepInterval of silence,
-// which is userTimeout: with both set, Linux ends a connection by the latter
-// (tcp(7), TCP_USER_TIMEOUT).
+// A vanished peer is noticed after keepIdle + keepCount*keepInterval of silence.
+//
+// TCP_USER_TIMEOUT is not set: Linux counts it against a peer that lives, answers
+// its window probes and merely does not read, so that a paused download or a
+// paged query would be cut.
 const (
 	keepIdle     = 60 * time.Second
 	keepInterval = 15 * time.Second
 	keepCount    = 4
-	userTimeout  = 120 * time.Second
 )
 
 // setOptions sets on a TCP socket what its connections have. Linux copies all of
@@ -28,7 +29,6 @@ func setOptions(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepIdle/time.Second))
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepInterval/time.Second))
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepCount)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }
 

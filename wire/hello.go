@@ -7,6 +7,10 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
+// Forget drops what only a parser needs: Raw and what lies in it, which may be
+// 64 KiB. SNI, ALPN and the lists of numbers stay.
+func (h *Hello) Forget() { h.Raw, h.SessionID, h.Points, h.ECH = nil, nil, nil, nil }
+
 // Hello is one ClientHello (RFC 8446, section 4.1.2; RFC 5246, section 7.4.1.2).
 // Lists keep the client's order and its GREASE values unless said otherwise.
 type Hello struct {

@@ -35,6 +35,8 @@ func serve(ctx context.Context, file *config.File, warnings []string) error {
 	}
 	announce(log, program)
 
+	// Whoever read our log has gone: that is no reason to end.
+	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -179,6 +181,7 @@ func flowLimit() int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
 		return 0
 	}
-	const spare = 64
-	return max(int(min(r.Cur, 1<<24))-spare, 8) / 2
+	all := int(min(r.Cur, 1<<24))
+	spare := 64 + min(2*proxy.MaxPipes, all/4)
+	return max(all-spare, 8) / 2
 }
