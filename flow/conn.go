@@ -65,13 +65,20 @@ type UnitReader interface {
 	ReadUnit(lease func() []byte) (unit []byte, err error)
 }
 
-// ReadUnit reads one unit from c, see [UnitReader].
-func ReadUnit(c Conn, lease func() []byte) ([]byte, error) {
+// Units gives c's own [UnitReader], or one that leases before it waits. A reader
+// keeps it: each call between it and the socket is stack while a flow is idle.
+func Units(c Conn) UnitReader {
 	if u, ok := c.(UnitReader); ok {
-		return u.ReadUnit(lease)
+		return u
 	}
+	return eager{c}
+}
+
+type eager struct{ c Conn }
+
+func (e eager) ReadUnit(lease func() []byte) ([]byte, error) {
 	p := lease()
-	n, err := c.Read(p)
+	n, err := e.c.Read(p)
 	if n > 0 {
 		return p[:n], nil
 	}

@@ -22,15 +22,12 @@ func peek(l *Listener, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
 		c.SetReadDeadline(f.Start.Add(l.PeekTimeout))
 		defer c.SetReadDeadline(time.Time{})
 	}
-	hello, held, err := readHello(c)
+	held, err := readHello(c, func(h *wire.Hello) error { return note(l, f, h) })
 	f.Peeked = time.Since(f.Start)
 	if err != nil {
 		return nil, err
 	}
-	if err := aside(func() error { return note(l, f, hello) }); err != nil {
-		return nil, err
-	}
-	return &replay{Conn: c, held: held}, nil
+	return &replay{Conn: c, units: flow.Units(c), held: held}, nil
 }
 
 // note has f keep of the hello what later stages ask for, and no more.
@@ -53,9 +50,9 @@ func note(l *Listener, f *flow.Flow, hello *wire.Hello) error {
 	return nil
 }
 
-// readHello reads no more than the segments that a ClientHello spans. The bytes
-// read are given back with any answer.
-func readHello(c flow.Conn) (*wire.Hello, []byte, error) {
+// readHello reads no more than the segments that a ClientHello spans, hands the
+// hello to note, and gives the bytes. Parsing grows a stack, so it stands aside.
+func readHello(c flow.Conn, note func(*wire.Hello) error) ([]byte, error) {
 	var r wire.HelloReader
 	held := make([]byte, 0, 2048) // a post-quantum hello with its key share is some 1,700 bytes
 	for {
@@ -66,22 +63,28 @@ func readHello(c flow.Conn) (*wire.Hello, []byte, error) {
 		fresh := held[len(held) : len(held)+n]
 		held = held[:len(held)+n]
 		if n > 0 {
-			hello, err := r.Feed(fresh)
-			if hello != nil {
-				return hello, held, nil
-			}
+			err := aside(func() error {
+				hello, err := r.Feed(fresh)
+				if hello != nil {
+					return note(hello)
+				}
+				return err
+			})
 			if !errors.Is(err, wire.ErrMore) {
-				return nil, held, helloError(err, held)
+				return held, helloError(err, held)
 			}
 		}
 		if err != nil {
-			return nil, held, helloReadError(err, len(held))
+			return nil, helloReadError(err, len(held))
 		}
 	}
 }
 
 func helloError(err error, held []byte) error {
+	var known *flow.Error
 	switch {
+	case err == nil, errors.As(err, &known):
+		return err
 	case wire.LooksLikeHTTP(held):
 		return flow.Fail(flow.PlainHTTP, "the client speaks plain HTTP, this port TLS")
 	case errors.Is(err, wire.ErrNotTLS):
@@ -105,6 +108,7 @@ func helloReadError(err error, got int) error {
 // replay gives the bytes that were peeked at once more, then is its connection.
 type replay struct {
 	flow.Conn
+	units flow.UnitReader // Conn's
 	held  []byte
 	spent atomic.Bool // nothing is held; whoever writes asks this too
 }
@@ -130,7 +134,7 @@ func (r *replay) ReadUnit(lease func() []byte) ([]byte, error) {
 		p := lease()
 		return p[:r.take(p)], nil
 	}
-	return flow.ReadUnit(r.Conn, lease)
+	return r.units.ReadUnit(lease)
 }
 
 func (r *replay) Abort() error { return flow.Abort(r.Conn) }

@@ -22,9 +22,9 @@ import (
 // not a direction's; after the first end, linger takes its place.
 type Relay struct{}
 
-// units are what a direction reads at once: room for four TLS records. A flow
+// buffers are what a direction reads at once: room for four TLS records. A flow
 // takes one only while there are bytes in it.
-var units = sync.Pool{New: func() any { return new([unitSize]byte) }}
+var buffers = sync.Pool{New: func() any { return new([unitSize]byte) }}
 
 const unitSize = 64 << 10
 
@@ -180,9 +180,10 @@ func (r *relay) passOnEnd(d flow.Direction) {
 // move moves one direction until it ends properly, or says which end has not.
 func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 	src, dst := r.ends[d], r.ends[1-d]
+	units := flow.Units(src)
 	var unit *[unitSize]byte
 	lease := func() []byte {
-		unit = units.Get().(*[unitSize]byte)
+		unit = buffers.Get().(*[unitSize]byte)
 		return unit[:]
 	}
 	for {
@@ -193,13 +194,13 @@ func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 			// It has ended, and src says how; or no file descriptor is left for a
 			// pipe, and a buffer has to do.
 		}
-		p, err := flow.ReadUnit(src, lease)
+		p, err := units.ReadUnit(lease)
 		var werr error
 		if len(p) > 0 {
 			_, werr = dst.Write(p)
 		}
 		if unit != nil {
-			units.Put(unit)
+			buffers.Put(unit)
 			unit = nil
 		}
 		switch {

@@ -12,6 +12,7 @@ import (
 // serve is one connection from accept to close, in one direction. The bare
 // client connection is closed by the caller, the server's here.
 func (e *Engine) serve(ctx context.Context, l *Listener, lf *life, f *flow.Flow, bare flow.Conn) error {
+	e.Observer.Begin(f)
 	client, err := peek(l, f, bare)
 	if err != nil {
 		return refuse(bare, f, flow.StagePeek, err)

@@ -36,7 +36,7 @@ func TestEndings(t *testing.T) {
 			p := s.good()
 			c.end(p)
 			p.server.SetReadDeadline(time.Now().Add(10 * time.Second))
-			unit, err := flow.ReadUnit(p.server, func() []byte { return make([]byte, 100) })
+			unit, err := flow.Units(p.server).ReadUnit(func() []byte { return make([]byte, 100) })
 			if len(unit) != 0 || !errors.Is(err, c.want) {
 				t.Errorf("%s, %#04x: read %q, %v, want %v", c.name, version, unit, err, c.want)
 			}
@@ -109,7 +109,7 @@ func TestUnitTakesWhatIsHere(t *testing.T) {
 	p.bareClient.Write([]byte{23, 3, 3, 0})
 	total, units := 0, 0
 	for total < 3000 {
-		unit, err := flow.ReadUnit(p.server, func() []byte { return make([]byte, unitSize) })
+		unit, err := flow.Units(p.server).ReadUnit(func() []byte { return make([]byte, unitSize) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +129,7 @@ func TestIdleHoldsNoBuffer(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		flow.ReadUnit(p.server, func() []byte { leased = true; return make([]byte, 10) })
+		flow.Units(p.server).ReadUnit(func() []byte { leased = true; return make([]byte, 10) })
 	}()
 	p.client.Write([]byte("x"))
 	<-done
@@ -137,7 +137,7 @@ func TestIdleHoldsNoBuffer(t *testing.T) {
 		t.Errorf("leased %t, and below %d bytes are held", leased, len(c.under.in))
 	}
 	p.server.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-	_, err := flow.ReadUnit(p.server, func() []byte { t.Error("leased with nothing there"); return make([]byte, 10) })
+	_, err := flow.Units(p.server).ReadUnit(func() []byte { t.Error("leased with nothing there"); return make([]byte, 10) })
 	var timeout net.Error
 	if !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("got %v", err)
@@ -169,7 +169,7 @@ func TestDuplex(t *testing.T) {
 		all.Go(func() {
 			var got []byte
 			for {
-				unit, err := flow.ReadUnit(d[1], func() []byte { return make([]byte, unitSize) })
+				unit, err := flow.Units(d[1]).ReadUnit(func() []byte { return make([]byte, unitSize) })
 				got = append(got, unit...)
 				if err != nil {
 					if err != io.EOF {

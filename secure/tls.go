@@ -62,7 +62,7 @@ func (s *server) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.Conn
 		cfg.VerifyConnection = func(cs tls.ConnectionState) error { return s.verify(ctx, h, cs) }
 		cfg.WrapSession, cfg.UnwrapSession = s.resumption(ctx, f, cfg)
 	}
-	u := &under{Conn: c}
+	u := &under{Conn: c, units: flow.Units(c)}
 	t := tls.Server(u, cfg)
 	if err := h.run(t, u, s.Timeout); err != nil {
 		return nil, err
@@ -177,7 +177,7 @@ func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.C
 			return new(tls.Certificate), nil // none, as crypto/tls does without this
 		}
 	}
-	u := &under{Conn: bare}
+	u := &under{Conn: bare, units: flow.Units(bare)}
 	t := tls.Client(u, cfg)
 	if err := h.run(t, u, c.Timeout); err != nil {
 		return nil, err

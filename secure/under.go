@@ -27,6 +27,7 @@ import (
 // answers from the reading one.
 type under struct {
 	flow.Conn
+	units flow.UnitReader // Conn's
 
 	in    []byte             // what of buf is still to be read
 	buf   *[unitSize]byte    // leased
@@ -102,7 +103,7 @@ func (u *under) fill() error {
 	if u.eof {
 		return io.EOF
 	}
-	unit, err := flow.ReadUnit(u.Conn, u.lease)
+	unit, err := u.units.ReadUnit(u.lease)
 	if err != nil {
 		u.giveBack()
 		u.eof = u.eof || err == io.EOF

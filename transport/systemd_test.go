@@ -51,7 +51,7 @@ func serveOne(name string) string {
 		return err.Error()
 	}
 	defer c.Close()
-	unit, err := flow.ReadUnit(c, lease)
+	unit, err := flow.Units(c).ReadUnit(lease)
 	return fmt.Sprintf("%s %s %v", a.Addr().Network(), unit, err)
 }
 

@@ -385,7 +385,7 @@ func TestAbortIsAReset(t *testing.T) {
 	if err := flow.Abort(c); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := flow.ReadUnit(s, func() []byte { return make([]byte, 10) }); !errors.Is(err, syscall.ECONNRESET) {
+	if _, err := flow.Units(s).ReadUnit(func() []byte { return make([]byte, 10) }); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("%v, want a reset", err)
 	}
 }

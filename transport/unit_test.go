@@ -57,7 +57,7 @@ func readAll(t *testing.T, w Where, chunk, size int) {
 	var got bytes.Buffer
 	for {
 		leases := 0
-		unit, err := flow.ReadUnit(s, func() []byte { leases++; return buf })
+		unit, err := flow.Units(s).ReadUnit(func() []byte { leases++; return buf })
 		if leases > 1 {
 			t.Fatalf("leased %d times", leases)
 		}
@@ -87,7 +87,7 @@ func TestReadUnitPingPong(t *testing.T) {
 		echo := func(c flow.Conn) error {
 			buf := make([]byte, 8)
 			for {
-				unit, err := flow.ReadUnit(c, func() []byte { return buf })
+				unit, err := flow.Units(c).ReadUnit(func() []byte { return buf })
 				if err != nil {
 					return err
 				}
@@ -103,7 +103,7 @@ func TestReadUnitPingPong(t *testing.T) {
 			if _, err := c.Write([]byte{byte(i)}); err != nil {
 				t.Fatal(err)
 			}
-			unit, err := flow.ReadUnit(c, func() []byte { return buf })
+			unit, err := flow.Units(c).ReadUnit(func() []byte { return buf })
 			if err != nil || len(unit) != 1 || unit[0] != byte(i) {
 				t.Fatalf("round %d: %x %v", i, unit, err)
 			}
@@ -122,7 +122,7 @@ func TestReadUnitHoldsNothingWhileItWaits(t *testing.T) {
 		got := make(chan []byte)
 		for range 20 {
 			go func() {
-				unit, err := flow.ReadUnit(s, func() []byte { leased.Add(1); return make([]byte, 4) })
+				unit, err := flow.Units(s).ReadUnit(func() []byte { leased.Add(1); return make([]byte, 4) })
 				if err != nil {
 					t.Error(err)
 				}
@@ -147,7 +147,7 @@ func TestReadUnitKeepsDeadlines(t *testing.T) {
 		lease := func() []byte { return make([]byte, 100) }
 		timesOut := func() {
 			t.Helper()
-			_, err := flow.ReadUnit(s, lease)
+			_, err := flow.Units(s).ReadUnit(lease)
 			var ne net.Error
 			if !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &ne) || !ne.Timeout() {
 				t.Fatalf("%v", err)
@@ -166,7 +166,7 @@ func TestReadUnitKeepsDeadlines(t *testing.T) {
 		timesOut()
 		s.SetReadDeadline(time.Time{})
 		c.Write([]byte("x"))
-		if unit, err := flow.ReadUnit(s, lease); string(unit) != "x" || err != nil {
+		if unit, err := flow.Units(s).ReadUnit(lease); string(unit) != "x" || err != nil {
 			t.Fatalf("%q %v", unit, err)
 		}
 		// Bytes that are there do not outrun a deadline that has passed: as in package net.
@@ -175,11 +175,11 @@ func TestReadUnitKeepsDeadlines(t *testing.T) {
 		s.SetReadDeadline(time.Now().Add(-time.Second))
 		timesOut()
 		s.SetReadDeadline(time.Time{})
-		if unit, err := flow.ReadUnit(s, lease); string(unit) != "y" || err != nil {
+		if unit, err := flow.Units(s).ReadUnit(lease); string(unit) != "y" || err != nil {
 			t.Fatalf("%q %v", unit, err)
 		}
 		time.AfterFunc(5*time.Millisecond, func() { s.Close() })
-		if _, err := flow.ReadUnit(s, lease); !errors.Is(err, net.ErrClosed) {
+		if _, err := flow.Units(s).ReadUnit(lease); !errors.Is(err, net.ErrClosed) {
 			t.Fatalf("%v", err)
 		}
 	})
@@ -203,7 +203,7 @@ func TestReadUnitBesideRead(t *testing.T) {
 			n, err = s.Read(buf)
 		} else {
 			var unit []byte
-			unit, err = flow.ReadUnit(s, func() []byte { return buf })
+			unit, err = flow.Units(s).ReadUnit(func() []byte { return buf })
 			n = len(unit)
 		}
 		total += n
@@ -226,7 +226,7 @@ func BenchmarkUnits(b *testing.B) {
 		for name, read := range map[string]func(c flow.Conn, p []byte) (int, error){
 			"read": func(c flow.Conn, p []byte) (int, error) { return c.Read(p) },
 			"unit": func(c flow.Conn, p []byte) (int, error) {
-				unit, err := flow.ReadUnit(c, func() []byte { return p })
+				unit, err := flow.Units(c).ReadUnit(func() []byte { return p })
 				return len(unit), err
 			},
 		} {
