@@ -39,9 +39,6 @@ func (l *loader) process(top *node) {
 		}
 		l.warn(top.find("unsafe.clock_offset").pos, "unsafe.clock_offset: the clock is shifted by %s: expired certificates may be taken", by)
 	}
-	if l.env("SSLKEYLOGFILE") != "" {
-		l.warn(Pos{}, "SSLKEYLOGFILE is ignored: session keys are only written where unsafe.keylog says so")
-	}
 }
 
 // firstDir is the first of the folders that systemd separates by colons.

@@ -39,7 +39,7 @@ func (d *Dialer) Dial(ctx context.Context, f *flow.Flow) (flow.Conn, error) {
 	if d.Where.Unix != "" {
 		network, target = "unix", d.Where.Unix
 	}
-	nd := net.Dialer{Timeout: d.Timeout, Control: control, KeepAlive: -1}
+	nd := net.Dialer{Timeout: d.Timeout, Control: dialControl, KeepAlive: -1}
 	start := time.Now()
 	c, err := nd.DialContext(ctx, network, target)
 	f.Dialled = flow.Dialled{Addr: target, Took: time.Since(start)}

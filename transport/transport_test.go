@@ -92,32 +92,66 @@ func TestEmptyHostIsBothFamilies(t *testing.T) {
 	}
 }
 
+type option struct {
+	name             string
+	level, opt, want int
+}
+
+var keepAliveOptions = []option{
+	{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+	{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
+	{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+	{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
+	{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0},
+}
+
+func wantOptions(t *testing.T, name string, raw syscall.RawConn, options []option) {
+	t.Helper()
+	for _, o := range options {
+		var got int
+		var err error
+		if cerr := raw.Control(func(fd uintptr) { got, err = unix.GetsockoptInt(int(fd), o.level, o.opt) }); cerr != nil {
+			t.Fatal(cerr)
+		}
+		if err != nil || got != o.want {
+			t.Errorf("%s: %s is %d, want %d (%v)", name, o.name, got, o.want, err)
+		}
+	}
+}
+
+func rawOf(t *testing.T, c flow.Conn) syscall.RawConn {
+	t.Helper()
+	raw, err := c.(flow.Bare).Bare().SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
 func TestConnectionsInheritTheirOptions(t *testing.T) {
 	s, c, _ := pair(t, Where{Host: "127.0.0.1"})
-	for name, end := range map[string]flow.Conn{"accepted": s, "dialled": c} {
-		raw, err := end.(flow.Bare).Bare().SyscallConn()
+	wantOptions(t, "accepted", rawOf(t, s), keepAliveOptions)
+	wantOptions(t, "dialled on this host", rawOf(t, c), []option{{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0}})
+	for _, end := range []flow.Conn{s, c} {
+		wantOptions(t, "either", rawOf(t, end), []option{{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}})
+	}
+}
+
+func TestDialledServersAreKeptAlive(t *testing.T) {
+	for _, address := range []string{"192.0.2.1:443", "[2001:db8::1]:443"} {
+		l, err := net.ListenTCP("tcp", nil) // any socket will do
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, o := range []struct {
-			name             string
-			level, opt, want int
-		}{
-			{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-			{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
-			{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
-			{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
-			{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0},
-			{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-		} {
-			var got int
-			if err := raw.Control(func(fd uintptr) { got, err = unix.GetsockoptInt(int(fd), o.level, o.opt) }); err != nil {
-				t.Fatal(err)
-			}
-			if err != nil || got != o.want {
-				t.Errorf("%s: %s is %d, want %d (%v)", name, o.name, got, o.want, err)
-			}
+		raw, err := l.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
 		}
+		if err := dialControl("tcp", address, raw); err != nil {
+			t.Fatal(err)
+		}
+		wantOptions(t, address, raw, keepAliveOptions)
+		l.Close()
 	}
 }
 

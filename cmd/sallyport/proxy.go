@@ -158,10 +158,5 @@ func newSchema() *cobra.Command {
 }
 
 func options() config.Options {
-	return config.Options{Env: func(name string) string {
-		if name == "SSLKEYLOGFILE" {
-			return "" // posture.CheckEnv says for every command that it is ignored
-		}
-		return os.Getenv(name)
-	}}
+	return config.Options{Env: os.Getenv}
 }

@@ -68,6 +68,7 @@ func attend(ctx context.Context, log *slog.Logger, engine *proxy.Engine, program
 	accepting, stop := context.WithCancel(ctx)
 	defer stop()
 	var serving sync.WaitGroup
+	serving.Go(func() { posture.TidyUp(accepting) })
 	for _, l := range program.Listeners {
 		l.OnTrouble(func(err error) { log.Error("accepting", "listener", l.Name, "err", err.Error()) })
 		serving.Go(func() {
