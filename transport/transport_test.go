@@ -139,11 +139,13 @@ func TestConnectionsInheritTheirOptions(t *testing.T) {
 
 func TestDialledServersAreKeptAlive(t *testing.T) {
 	for _, address := range []string{"192.0.2.1:443", "[2001:db8::1]:443"} {
-		l, err := net.ListenTCP("tcp", nil) // any socket will do
+		var lc net.ListenConfig // any TCP socket will do
+		lc.SetMultipathTCP(false)
+		l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw, err := l.SyscallConn()
+		raw, err := l.(*net.TCPListener).SyscallConn()
 		if err != nil {
 			t.Fatal(err)
 		}
