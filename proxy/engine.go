@@ -265,8 +265,8 @@ func safely(f func() error) (err error) {
 	return f()
 }
 
-// aside runs f on a goroutine of its own and waits for it: what grows its stack,
-// such as a handshake or a look-up, leaves that of the flow small.
+// aside runs f on a goroutine of its own and waits for it, so that the stack which
+// f grows goes with it.
 func aside(f func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- safely(f) }()

@@ -22,9 +22,12 @@ func peek(l *Listener, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
 		c.SetReadDeadline(f.Start.Add(l.PeekTimeout))
 		defer c.SetReadDeadline(time.Time{})
 	}
-	held, err := readHello(c, func(h *wire.Hello) error { return note(l, f, h) })
+	hello, held, err := readHello(c)
 	f.Peeked = time.Since(f.Start)
 	if err != nil {
+		return nil, err
+	}
+	if err := note(l, f, hello); err != nil {
 		return nil, err
 	}
 	return &replay{Conn: c, units: flow.Units(c), held: held}, nil
@@ -50,9 +53,9 @@ func note(l *Listener, f *flow.Flow, hello *wire.Hello) error {
 	return nil
 }
 
-// readHello reads no more than the segments that a ClientHello spans, hands the
-// hello to note, and gives the bytes. Parsing grows a stack, so it stands aside.
-func readHello(c flow.Conn, note func(*wire.Hello) error) ([]byte, error) {
+// readHello reads no more than the segments that a ClientHello spans. The bytes
+// read are given back with any answer.
+func readHello(c flow.Conn) (*wire.Hello, []byte, error) {
 	var r wire.HelloReader
 	held := make([]byte, 0, 2048) // a post-quantum hello with its key share is some 1,700 bytes
 	for {
@@ -63,28 +66,22 @@ func readHello(c flow.Conn, note func(*wire.Hello) error) ([]byte, error) {
 		fresh := held[len(held) : len(held)+n]
 		held = held[:len(held)+n]
 		if n > 0 {
-			err := aside(func() error {
-				hello, err := r.Feed(fresh)
-				if hello != nil {
-					return note(hello)
-				}
-				return err
-			})
+			hello, err := r.Feed(fresh)
+			if hello != nil {
+				return hello, held, nil
+			}
 			if !errors.Is(err, wire.ErrMore) {
-				return held, helloError(err, held)
+				return nil, held, helloError(err, held)
 			}
 		}
 		if err != nil {
-			return nil, helloReadError(err, len(held))
+			return nil, held, helloReadError(err, len(held))
 		}
 	}
 }
 
 func helloError(err error, held []byte) error {
-	var known *flow.Error
 	switch {
-	case err == nil, errors.As(err, &known):
-		return err
 	case wire.LooksLikeHTTP(held):
 		return flow.Fail(flow.PlainHTTP, "the client speaks plain HTTP, this port TLS")
 	case errors.Is(err, wire.ErrNotTLS):

@@ -11,39 +11,22 @@ import (
 
 // serve is one connection from accept to close, in one direction. The bare
 // client connection is closed by the caller, the server's here.
+//
+// What stands before the relay grows its stack, so that it runs aside: the flow
+// itself keeps a small one for as long as it lives.
 func (e *Engine) serve(ctx context.Context, l *Listener, lf *life, f *flow.Flow, bare flow.Conn) error {
 	e.Observer.Begin(f)
-	client, err := peek(l, f, bare)
-	if err != nil {
-		return refuse(bare, f, flow.StagePeek, err)
-	}
-	d := l.Decider.Decide(f)
-	f.Decision = d
-	lf.setDrain(d.Timeouts.Drain)
-	if d.Action == flow.Reject {
-		return refuse(bare, f, flow.StageDecide, flow.Fail(d.Reason, "%s", d.Reason.Meaning()))
-	}
-
-	server := &side{f: f, d: d, lf: lf}
+	server := &side{f: f, lf: lf}
 	defer server.close()
-	if d.DialFirst || d.Action == flow.Splice || len(d.Inbound) == 0 {
-		if _, err := server.open(ctx); err != nil {
-			return refuse(bare, f, server.stage, err)
-		}
+	var client flow.Conn
+	err := aside(func() (err error) {
+		client, err = e.establish(ctx, l, lf, f, bare, server)
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	if d.Action == flow.Terminate {
-		if client, err = wrap(ctx, f, client, d.Inbound, flow.StageInbound); err != nil {
-			farewell(bare)
-			return err
-		}
-	}
-	if server.conn == nil {
-		if _, err := server.open(ctx); err != nil {
-			flow.Abort(bare)
-			return at(server.stage, err, flow.Internal)
-		}
-	}
-	relay := d.Relay
+	relay := f.Decision.Relay
 	if relay == nil {
 		relay = Relay{}
 	}
@@ -54,6 +37,38 @@ func (e *Engine) serve(ctx context.Context, l *Listener, lf *life, f *flow.Flow,
 	}
 	client.Close()
 	return nil
+}
+
+// establish peeks, decides, and brings both ends up or refuses the client.
+func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.Flow, bare flow.Conn, server *side) (flow.Conn, error) {
+	client, err := peek(l, f, bare)
+	if err != nil {
+		return nil, refuse(bare, f, flow.StagePeek, err)
+	}
+	d := l.Decider.Decide(f)
+	f.Decision, server.d = d, d
+	lf.setDrain(d.Timeouts.Drain)
+	if d.Action == flow.Reject {
+		return nil, refuse(bare, f, flow.StageDecide, flow.Fail(d.Reason, "%s", d.Reason.Meaning()))
+	}
+	if d.DialFirst || d.Action == flow.Splice || len(d.Inbound) == 0 {
+		if err := server.open(ctx); err != nil {
+			return nil, refuse(bare, f, server.stage, err)
+		}
+	}
+	if d.Action == flow.Terminate {
+		if client, err = wrap(ctx, f, client, d.Inbound, flow.StageInbound); err != nil {
+			farewell(bare)
+			return nil, err
+		}
+	}
+	if server.conn == nil {
+		if err := server.open(ctx); err != nil {
+			flow.Abort(bare)
+			return nil, at(server.stage, err, flow.Internal)
+		}
+	}
+	return client, nil
 }
 
 // side is the server's side of a flow.
@@ -68,25 +83,21 @@ type side struct {
 }
 
 // open dials and wraps the server's side.
-func (s *side) open(ctx context.Context) (flow.Conn, error) {
+func (s *side) open(ctx context.Context) error {
 	s.stage = flow.StageDial
-	var bare flow.Conn
-	err := aside(func() (err error) {
-		bare, err = s.d.Upstream.Dial(ctx, s.f)
-		return err
-	})
+	bare, err := s.d.Upstream.Dial(ctx, s.f)
 	if err != nil {
-		return nil, at(s.stage, err, flow.DialFailed)
+		return at(s.stage, err, flow.DialFailed)
 	}
 	s.bare = bare
 	s.lf.hold(bare)
 	s.stage = flow.StageOutbound
 	conn, err := wrap(ctx, s.f, bare, s.d.Outbound, s.stage)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.conn = conn
-	return conn, nil
+	return nil
 }
 
 // first is the [flow.Open] of a relay that takes one connection.
@@ -106,7 +117,7 @@ func (s *side) close() {
 
 func wrap(ctx context.Context, f *flow.Flow, c flow.Conn, layers []flow.Layer, stage flow.Stage) (flow.Conn, error) {
 	for _, layer := range layers {
-		err := aside(func() error {
+		err := safely(func() error {
 			over, err := layer.Wrap(ctx, f, c)
 			if err == nil {
 				c = over
