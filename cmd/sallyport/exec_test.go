@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	random "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -167,15 +168,15 @@ func (d *daemon) runs(t testing.TB, cmd *exec.Cmd, end os.Signal) bool {
 // same port: the process then ends by itself.
 func (d *daemon) accepts(t testing.TB, done <-chan struct{}) bool {
 	t.Helper()
-	limit := time.After(2 * testnet.Patience)
+	limit := time.After(testnet.Patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
 		case <-done:
 			return false
-		case <-limit:
-			t.Fatalf("the server does not accept at %s:\n%s", d.addr, d.out)
+		case <-limit: // gnutls-serv goes on where one of its two addresses is taken
+			return false
 		case <-tick.C:
 		}
 		c, err := net.Dial("tcp", d.addr)
@@ -192,14 +193,21 @@ func (d *daemon) accepts(t testing.TB, done <-chan struct{}) bool {
 	}
 }
 
+// freeAddr is below the ports that the kernel gives to whoever dials: another
+// test's connection must not take it before the server does.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12000+random.IntN(20000))
+		var l net.Listener
+		if l, err = net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal(err)
+	return ""
 }
 
 func portOf(t testing.TB, addr string) string {
