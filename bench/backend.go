@@ -62,7 +62,7 @@ func answer(c net.Conn) {
 		var err error
 		switch {
 		case n == echoWord:
-			_, err = io.Copy(c, struct{ io.Reader }{c})
+			_, _ = io.Copy(c, struct{ io.Reader }{c}) // ends with the connection
 			return
 		case n&takeBit != 0:
 			if _, err = io.CopyN(io.Discard, c, int64(n&^uint64(takeBit))); err == nil {

@@ -40,27 +40,29 @@ func tlsParams(c config.TLS) (params, error) {
 		return params{}, fmt.Errorf("tls: the lowest version, %s, is above the highest, %s", wire.VersionName(p.Min), wire.VersionName(p.Max))
 	}
 	p.Tickets = bool(c.Tickets)
-	if len(c.Ciphers) > 0 {
-		p.Suites = nil
+	if p.Suites, err = ids("tls.ciphers: no cipher suite", c.Ciphers, config.CipherID, p.Suites); err != nil {
+		return params{}, err
 	}
-	for _, s := range c.Ciphers {
-		id, ok := config.CipherID(s)
-		if !ok {
-			return params{}, fmt.Errorf("tls.ciphers: no cipher suite %q", s)
-		}
-		p.Suites = append(p.Suites, id)
-	}
-	if len(c.Groups) > 0 {
-		p.Groups = nil
-	}
-	for _, s := range c.Groups {
-		id, ok := config.GroupID(s)
-		if !ok {
-			return params{}, fmt.Errorf("tls.groups: no group %q", s)
-		}
-		p.Groups = append(p.Groups, id)
+	if p.Groups, err = ids("tls.groups: no group", c.Groups, config.GroupID, p.Groups); err != nil {
+		return params{}, err
 	}
 	return params{p}, nil
+}
+
+// ids are the numbers of names, or the preset's where nothing is named.
+func ids(missing string, names []string, find func(string) (uint16, bool), preset []uint16) ([]uint16, error) {
+	if len(names) == 0 {
+		return preset, nil
+	}
+	var list []uint16
+	for _, n := range names {
+		id, ok := find(n)
+		if !ok {
+			return nil, fmt.Errorf("%s %q", missing, n)
+		}
+		list = append(list, id)
+	}
+	return list, nil
 }
 
 func (b *builder) common(c *config.Route, t config.TLS) (secure.Common, params, error) {

@@ -82,7 +82,6 @@ const (
 
 	// Ours.
 	NoCredential Reason = "no_credential"
-	Overload     Reason = "overload"
 	Internal     Reason = "internal_error"
 	Panic        Reason = "panic"
 )
@@ -154,7 +153,6 @@ var reasons = map[Reason]struct {
 	Drained:       {FaultNone, alertNone, "the process ended, and timeouts.drain had passed"},
 
 	NoCredential: {FaultOurs, alertInternalError, "we have no certificate or key for this handshake"},
-	Overload:     {FaultOurs, alertInternalError, "a limit of ours was reached"},
 	Internal:     {FaultOurs, alertInternalError, "an error of ours; the error says which"},
 	Panic:        {FaultOurs, alertInternalError, "a fault in sallyport ended this flow; please report the stack in the log"},
 }

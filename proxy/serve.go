@@ -147,7 +147,7 @@ func refuse(c flow.Conn, f *flow.Flow, stage flow.Stage, err error) *flow.Error 
 	case e.Reason == flow.PlainHTTP:
 		say(c, []byte(plainHTTP))
 	case ok && (f.Hello != nil || stage == flow.StagePeek):
-		say(c, wire.AlertRecord(legacyVersion(f.Hello), wire.Alert(alert)))
+		say(c, wire.AlertRecord(f.Hello.RecordVersion(), wire.Alert(alert)))
 	case f.Hello == nil && e.Stage >= flow.StageDial:
 		// A plain client must not take our failure for the server's proper end.
 		flow.Abort(c)
@@ -159,15 +159,6 @@ func refuse(c flow.Conn, f *flow.Flow, stage flow.Stage, err error) *flow.Error 
 
 const plainHTTP = "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" +
 	"This port speaks TLS. Use https:// in place of http:// to reach it.\n"
-
-// legacyVersion is what stands in a record ahead of any agreement: 1.2's number
-// for whoever knows it (RFC 8446, section 5.1), else the client's own.
-func legacyVersion(h *wire.Hello) uint16 {
-	if h == nil || h.Version >= 0x0303 {
-		return 0x0303
-	}
-	return max(h.Version, 0x0301)
-}
 
 func say(c flow.Conn, p []byte) {
 	c.SetWriteDeadline(time.Now().Add(time.Second))

@@ -20,7 +20,7 @@ import (
 // role holds the reasons of one side: the same fault is the client's towards
 // clients and the server's towards servers.
 type role struct {
-	peer, credential                                        string
+	peer                                                    string
 	notTLS, gone, timeout, handshake, alert, leaf, protocol flow.Reason
 }
 

@@ -3,6 +3,7 @@ package secure
 import (
 	"context"
 	"crypto/tls"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -75,7 +76,7 @@ func refuse(c flow.Conn, f *flow.Flow, alert wire.Alert) {
 		return
 	}
 	c.SetWriteDeadline(time.Now().Add(time.Second))
-	c.Write(wire.AlertRecord(min(max(f.Hello.Version, tls.VersionTLS10), tls.VersionTLS12), alert))
+	c.Write(wire.AlertRecord(f.Hello.RecordVersion(), alert))
 }
 
 // certificates keeps what crypto/tls wants of each credential.
@@ -132,7 +133,7 @@ func schemes(chi *tls.ClientHelloInfo, p Params) []tls.SignatureScheme {
 
 func suiteKinds(offered, ours []uint16) (ecdsa, rsa bool) {
 	for _, id := range offered {
-		if !contains(ours, id) {
+		if !slices.Contains(ours, id) {
 			continue
 		}
 		if strings.Contains(tls.CipherSuiteName(id), "_ECDSA_") {
@@ -144,33 +145,12 @@ func suiteKinds(offered, ours []uint16) (ecdsa, rsa bool) {
 	return ecdsa, rsa
 }
 
-func contains(list []uint16, id uint16) bool {
-	for _, l := range list {
-		if l == id {
-			return true
-		}
-	}
-	return false
-}
-
 func meet(a, b []string) bool {
-	for _, x := range a {
-		for _, y := range b {
-			if x == y {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(a, func(x string) bool { return slices.Contains(b, x) })
 }
 
 func overlaps(versions []uint16, low, high uint16) bool {
-	for _, v := range versions {
-		if v >= low && v <= high {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(versions, func(v uint16) bool { return v >= low && v <= high })
 }
 
 func versions(list []uint16) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -106,7 +107,7 @@ func agrees(f *flow.Flow, cs tls.ConnectionState) bool {
 	if name != f.Hello.SNI || cs.ECHAccepted != (f.Outer != nil) {
 		return false
 	}
-	return cs.NegotiatedProtocol == "" || meet([]string{cs.NegotiatedProtocol}, f.Hello.ALPN)
+	return cs.NegotiatedProtocol == "" || slices.Contains(f.Hello.ALPN, cs.NegotiatedProtocol)
 }
 
 func (s *server) verify(ctx context.Context, h *handshake, cs tls.ConnectionState) error {

@@ -7,6 +7,16 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
+// RecordVersion is what stands in a record ahead of any agreement: 1.2's number
+// for whoever knows it (RFC 8446, section 5.1), else the client's own. Without a
+// hello it is 1.2's.
+func (h *Hello) RecordVersion() uint16 {
+	if h == nil {
+		return VersionTLS12
+	}
+	return min(max(h.Version, VersionTLS10), VersionTLS12)
+}
+
 // Forget drops what only a parser needs: Raw and what lies in it, which may be
 // 64 KiB. SNI, ALPN and the lists of numbers stay.
 func (h *Hello) Forget() { h.Raw, h.SessionID, h.Points, h.ECH = nil, nil, nil, nil }

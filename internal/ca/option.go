@@ -8,7 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"math/big"
 	"sync"
 	"time"
 )
@@ -125,9 +124,6 @@ func KeyUsage(u x509.KeyUsage) Option { return func(s *spec) { s.template.KeyUsa
 func IsCA(is bool) Option {
 	return func(s *spec) { s.template.IsCA, s.template.BasicConstraintsValid = is, true }
 }
-
-// Serial sets the serial number.
-func Serial(n int64) Option { return func(s *spec) { s.template.SerialNumber = big.NewInt(n) } }
 
 // SHA1 has the certificate signed with SHA-1.
 func SHA1() Option { return func(s *spec) { s.hash = crypto.SHA1 } }
