@@ -29,13 +29,18 @@ func serveBackend(args []string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	if len(args) == 2 {
+	if len(args) >= 2 {
 		cert, err := tls.LoadX509KeyPair(args[0], args[1])
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+		l = tls.NewListener(l, &tls.Config{
+			Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12,
+			// What every peer has, so that all make the same handshake.
+			CurvePreferences:       []tls.CurveID{tls.X25519},
+			SessionTicketsDisabled: len(args) == 2,
+		})
 	}
 	fmt.Println(l.Addr())
 	go func() {

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
-	"strings"
 	"time"
 
 	"sallyport/internal/ca"
@@ -25,7 +23,9 @@ type bench struct {
 	pool      *x509.CertPool
 	authority *ca.CA
 	plain     *backend
-	secure    *backend // speaks TLS itself
+	secure    *backend // speaks TLS itself, and resumes nothing
+	resuming  *backend // and this one does
+	costs     costs
 }
 
 // row is one line of the table.
@@ -38,7 +38,9 @@ type row struct {
 	client  func(cfg *tls.Config)
 	// measure does one round and gives figures; the first is the row's.
 	measure func(b *bench, p *proxy, c *client) ([]figure, error)
-	certs   int // for rows about start-up: how many, and measure is not used
+	certs   int   // for rows about start-up: how many, and measure is not used
+	resumes bool  // the server keeps sessions
+	bound   bound // empty where cryptography is not what the row is about
 }
 
 type figure struct {
@@ -55,21 +57,29 @@ const (
 	idleConns      = 4000
 )
 
+// idleWait is how long idle connections are left alone before memory is read:
+// collectors and pools settle, and what a proxy does with a connection only after
+// some seconds of silence is done.
+const idleWait = 12 * time.Second
+
+// Each bound is of the proxy's own sides: the server's of a handshake towards
+// clients, the client's towards servers, and one pass over the bytes for each.
 var rows = []row{
-	{name: "handshake TLS 1.3 ECDSA X25519", unit: "µs CPU", pattern: "offload", goal: 0.5, client: groups(tls.X25519), measure: handshakeCPU(fullHandshakes)},
-	{name: "handshake TLS 1.3 ECDSA X25519MLKEM768", unit: "µs CPU", pattern: "offload", client: groups(tls.X25519MLKEM768, tls.X25519), measure: handshakeCPU(fullHandshakes)},
-	{name: "handshake TLS 1.2 ECDSA", unit: "µs CPU", pattern: "offload", goal: 0.5, client: version12, measure: handshakeCPU(fullHandshakes)},
-	{name: "handshake TLS 1.3 RSA-2048", unit: "µs CPU", pattern: "offload", goal: 1, rsa: true, client: groups(tls.X25519), measure: handshakeCPU(rsaHandshakes)},
-	{name: "handshake TLS 1.3 resumed", unit: "µs CPU", pattern: "offload", goal: 0.65, client: resuming, measure: handshakeCPU(fullHandshakes)},
-	{name: "bulk download", unit: "CPU s/GiB", pattern: "offload", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(download)},
-	{name: "bulk upload", unit: "CPU s/GiB", pattern: "offload", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(upload)},
-	{name: "echo 1 KiB on 32 connections", unit: "µs CPU", pattern: "offload", goal: 0.9, client: groups(tls.X25519), measure: echoCPU},
-	{name: "idle after 1 KiB", unit: "KiB each", pattern: "offload", goal: 1, client: groups(tls.X25519), measure: idleMemory(1 << 10)},
-	{name: "idle after 1 MiB", unit: "KiB each", pattern: "offload", goal: 1, client: groups(tls.X25519), measure: idleMemory(1 << 20)},
-	{name: "encrypt handshake", unit: "µs CPU", pattern: "encrypt", measure: handshakeCPU(fullHandshakes)},
-	{name: "encrypt download", unit: "CPU s/GiB", pattern: "encrypt", measure: bulkCPU(download)},
-	{name: "bridge handshake", unit: "µs CPU", pattern: "bridge", goal: 0.5, client: groups(tls.X25519), measure: handshakeCPU(fullHandshakes)},
-	{name: "bridge download", unit: "CPU s/GiB", pattern: "bridge", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(download)},
+	{name: "handshake TLS 1.3 ECDSA X25519", unit: "µs CPU", pattern: "offload", goal: 0.5, client: groups(tls.X25519), measure: handshakeCPU(fullHandshakes), bound: once(sign, keygen, agree)},
+	{name: "handshake TLS 1.3 ECDSA X25519MLKEM768", unit: "µs CPU", pattern: "offload", client: groups(tls.X25519MLKEM768, tls.X25519), measure: handshakeCPU(fullHandshakes), bound: once(sign, keygen, agree, encapsulate)},
+	{name: "handshake TLS 1.2 ECDSA", unit: "µs CPU", pattern: "offload", goal: 0.5, client: version12, measure: handshakeCPU(fullHandshakes), bound: once(sign, keygen, agree)},
+	{name: "handshake TLS 1.3 RSA-2048", unit: "µs CPU", pattern: "offload", goal: 1, rsa: true, client: groups(tls.X25519), measure: handshakeCPU(rsaHandshakes), bound: once(signRSA, keygen, agree)},
+	{name: "handshake TLS 1.3 resumed", unit: "µs CPU", pattern: "offload", goal: 0.65, client: resuming, measure: handshakeCPU(fullHandshakes), bound: once(keygen, agree)},
+	{name: "bulk download", unit: "CPU s/GiB", pattern: "offload", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(download), bound: perGiB(sealRecord)},
+	{name: "bulk upload", unit: "CPU s/GiB", pattern: "offload", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(upload), bound: perGiB(openRecord)},
+	{name: "echo 1 KiB on 32 connections", unit: "µs CPU", pattern: "offload", goal: 0.9, client: groups(tls.X25519), measure: echoCPU, bound: once(openEcho, sealEcho)},
+	{name: fmt.Sprintf("idle for %v after 1 KiB", idleWait), unit: "KiB each", pattern: "offload", goal: 1, client: groups(tls.X25519), measure: idleMemory(1 << 10)},
+	{name: fmt.Sprintf("idle for %v after 1 MiB", idleWait), unit: "KiB each", pattern: "offload", goal: 1, client: groups(tls.X25519), measure: idleMemory(1 << 20)},
+	{name: "encrypt handshake", unit: "µs CPU", pattern: "encrypt", measure: handshakeCPU(fullHandshakes), bound: once(keygen, agree, verify, verify)},
+	{name: "encrypt handshake, sessions kept", unit: "µs CPU", pattern: "encrypt", resumes: true, measure: handshakeCPU(fullHandshakes), bound: once(keygen, agree)},
+	{name: "encrypt download", unit: "CPU s/GiB", pattern: "encrypt", measure: bulkCPU(download), bound: perGiB(openRecord)},
+	{name: "bridge handshake", unit: "µs CPU", pattern: "bridge", goal: 0.5, client: groups(tls.X25519), measure: handshakeCPU(fullHandshakes), bound: once(sign, keygen, agree, keygen, agree, verify, verify)},
+	{name: "bridge download", unit: "CPU s/GiB", pattern: "bridge", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(download), bound: perGiB(openRecord, sealRecord)},
 	{name: "pass-through connection", unit: "µs CPU", pattern: "splice", client: groups(tls.X25519), measure: handshakeCPU(fullHandshakes)},
 	{name: "pass-through download", unit: "CPU s/GiB", pattern: "splice", client: groups(tls.X25519), measure: bulkCPU(download)},
 	{name: "start with 1 certificate", unit: "ms", certs: 1},
@@ -81,7 +91,7 @@ func groups(ids ...tls.CurveID) func(*tls.Config) {
 	return func(c *tls.Config) { c.CurvePreferences = ids }
 }
 
-// version12 offers P-256 beside X25519: OpenSSL wants the leaf's curve among the
+// version12 offers P-256 beside X25519, which all then choose: OpenSSL wants the leaf's curve among the
 // client's groups.
 func version12(c *tls.Config) {
 	c.MaxVersion = tls.VersionTLS12
@@ -112,7 +122,10 @@ func (b *bench) prepare() error {
 	if b.plain, err = startBackend(); err != nil {
 		return err
 	}
-	b.secure, err = startBackend(b.ecdsa, key)
+	if b.secure, err = startBackend(b.ecdsa, key); err != nil {
+		return err
+	}
+	b.resuming, err = startBackend(b.ecdsa, key, "resuming")
 	return err
 }
 
@@ -130,7 +143,7 @@ func (b *bench) leaf(stem string, opts ...ca.Option) (both, key string, err erro
 }
 
 func (b *bench) stopBackends() {
-	for _, s := range []*backend{b.plain, b.secure} {
+	for _, s := range []*backend{b.plain, b.secure, b.resuming} {
 		if s != nil {
 			s.stop()
 		}
@@ -143,6 +156,7 @@ type result struct {
 	peers []string
 	names []string
 	all   map[string][][]float64
+	bound float64 // in the row's unit; 0 is none
 }
 
 // row runs all peers up, then round after round through each of them in turn.
@@ -151,12 +165,10 @@ func (b *bench) row(r row, match *regexp.Regexp) (result, error) {
 		return b.startRow(r, match)
 	}
 	res := result{row: r, all: map[string][][]float64{}}
-	j := job{pattern: r.pattern, cert: b.ecdsa, to: b.plain.addr}
-	if r.rsa {
-		j.cert = b.rsa
-	}
-	if r.pattern != "offload" {
-		j.to = b.secure.addr
+	j := b.jobFor(r)
+	var err error
+	if res.bound, err = b.costs.of(r.bound); err != nil {
+		return res, err
 	}
 	var running []*proxy
 	defer func() {
@@ -195,6 +207,20 @@ func (b *bench) row(r row, match *regexp.Regexp) (result, error) {
 		}
 	}
 	return res, nil
+}
+
+func (b *bench) jobFor(r row) job {
+	j := job{pattern: r.pattern, cert: b.ecdsa, to: b.plain.addr}
+	if r.rsa {
+		j.cert = b.rsa
+	}
+	switch {
+	case r.resumes:
+		j.to = b.resuming.addr
+	case r.pattern != "offload":
+		j.to = b.secure.addr
+	}
+	return j
 }
 
 func (r *result) add(peer string, figures []figure) {
@@ -289,7 +315,7 @@ func idleMemory(bytes int64) func(*bench, *proxy, *client) ([]figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		time.Sleep(3 * time.Second) // collectors and pools settle; every peer gets the same
+		time.Sleep(idleWait)
 		after, err := pss(p.cmd.Process.Pid)
 		return []figure{{"PSS", float64(after-before) / idleConns / 1024}}, err
 	}
@@ -341,57 +367,4 @@ func (b *bench) manyCerts(dir string, n int) error {
 		}
 	}
 	return nil
-}
-
-// report is the table as Markdown.
-func report(results []result) string {
-	var s strings.Builder
-	fmt.Fprint(&s, "| row | unit |")
-	for _, p := range peers {
-		fmt.Fprintf(&s, " %s |", p.name)
-	}
-	fmt.Fprint(&s, " ratio | goal |\n|---|---|"+strings.Repeat("---|", len(peers))+"---|---|\n")
-	for _, r := range results {
-		for i, name := range r.names {
-			r.line(&s, i, name)
-		}
-	}
-	return s.String()
-}
-
-func (r *result) line(s *strings.Builder, i int, name string) {
-	title, unit, goal := r.row.name, r.row.unit, "–"
-	if i > 0 {
-		title, unit = "", name
-	} else if r.row.goal > 0 {
-		goal = fmt.Sprintf("%.2f", r.row.goal)
-	}
-	fmt.Fprintf(s, "| %s | %s |", title, unit)
-	own, best := 0.0, 0.0
-	higher := strings.Contains(name, "/s") || strings.Contains(name, "second")
-	for _, p := range peers {
-		values := r.all[p.name]
-		if values == nil {
-			fmt.Fprint(s, " – |")
-			continue
-		}
-		low, mid, high := spread(values[i])
-		fmt.Fprintf(s, " %.3g (%.3g–%.3g) |", mid, low, high)
-		switch {
-		case p.name == "sallyport":
-			own = mid
-		case best == 0 || higher && mid > best || !higher && mid < best:
-			best = mid
-		}
-	}
-	ratio := "–"
-	if own > 0 && best > 0 {
-		ratio = fmt.Sprintf("%.2f", own/best)
-	}
-	fmt.Fprintf(s, " %s | %s |\n", ratio, goal)
-}
-
-func spread(v []float64) (low, mid, high float64) {
-	s := slices.Sorted(slices.Values(v))
-	return s[0], s[len(s)/2], s[len(s)-1]
 }
