@@ -18,6 +18,7 @@ type Anchors struct {
 	Warnings []string
 
 	certs []*x509.Certificate // those from files; the system's cannot be listed
+	paths paths
 }
 
 // System is the entry that stands for the system's anchors. SSL_CERT_FILE and

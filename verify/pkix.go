@@ -44,9 +44,14 @@ func (k PKIX) Authenticate(_ context.Context, p *Presented) (*Identity, error) {
 		// To x509 no pool means the system's.
 		return nil, fail(UnknownCA, "%s has no trust anchors", k.from())
 	}
-	chains, err := leaf.Verify(k.options(p))
-	if err != nil {
-		return nil, k.explain(p, err)
+	key := keyOf(p)
+	chains := k.Anchors.paths.at(key, p.Now)
+	known := chains != nil
+	if !known {
+		var err error
+		if chains, err = leaf.Verify(k.options(p)); err != nil {
+			return nil, k.explain(p, err)
+		}
 	}
 	var (
 		good  [][]*x509.Certificate
@@ -61,6 +66,9 @@ func (k PKIX) Authenticate(_ context.Context, p *Presented) (*Identity, error) {
 	}
 	if len(good) == 0 {
 		return nil, first
+	}
+	if !known {
+		k.Anchors.paths.keep(key, chains)
 	}
 	return identify(k.String(), leaf, good, true), nil
 }
