@@ -1,8 +1,9 @@
 # make demo shows what it does; make test is everything that has to pass.
 GO ?= go
 FUZZ_SECONDS ?= 30
+SOAK ?= 30m
 
-.PHONY: bench build demo test check deps fuzz docs
+.PHONY: bench soak build demo test check deps fuzz docs
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sallyport ./cmd/sallyport
@@ -25,6 +26,10 @@ deps:
 bench: build
 	@scripts/deps bench
 	$(GO) run ./bench -rows '$(ROWS)' $(if $(ROWS),,-o doc/benchmarks.md)
+
+# All kinds of work at once for half an hour, and nothing may be left of it: make soak SOAK=3m.
+soak: build
+	$(GO) run ./bench soak -for $(SOAK)
 
 fuzz:
 	@scripts/fuzz $(FUZZ_SECONDS)
