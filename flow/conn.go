@@ -57,6 +57,11 @@ func Abort(c Conn) error {
 // peer has not acknowledged yet. A reset throws them away.
 type Unsent interface{ Unsent() (int, error) }
 
+// Rester is an optional interface of a Conn, for one that nothing has moved on for
+// a while: what can be made again is let go. It may be called at any time, from
+// any goroutine, and the next byte ends the rest.
+type Rester interface{ Rest() }
+
 // UnitReader is an optional interface of a Conn that holds no buffer while it
 // waits: lease is called once there is something to read. The unit is the first
 // part of what lease gave, filled as far as that is possible without waiting

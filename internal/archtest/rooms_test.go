@@ -18,6 +18,7 @@ const rooms = `
 wire
 name
 flow               wire
+record             flow wire
 transport          flow wire
 upstream           flow transport
 preamble           flow wire
@@ -26,7 +27,7 @@ dane
 ct
 verify             name ct dane revoke
 credential         revoke verify
-secure             flow wire credential verify name
+secure             flow wire record credential verify name
 route              flow name wire
 filter             flow
 mirror             flow
@@ -62,7 +63,7 @@ var owners = map[string][]string{
 	"github.com/spf13/cobra":           {"cmd/sallyport"},
 	"github.com/coreos/go-systemd/v22": {"transport", "cmd/sallyport"},
 	"golang.org/x/sys":                 {"transport", "posture", "proxy", "bench"},
-	"golang.org/x/crypto":              {"wire", "secure"},
+	"golang.org/x/crypto":              {"wire", "record", "secure"},
 	"golang.org/x/net":                 {"name"}, // idna
 	"github.com/rogpeppe/go-internal":  nil,
 	"go.uber.org/goleak":               nil,
