@@ -62,6 +62,12 @@ type Unsent interface{ Unsent() (int, error) }
 // any goroutine, and the next byte ends the rest.
 type Rester interface{ Rest() }
 
+// Waiter is an optional interface of a Conn that can wait without a goroutine.
+// WhenReadable has f called, once and on a goroutine of its own, as soon as a read
+// would not wait: for bytes, the end, an error, Close, Abort, or a read deadline
+// set meanwhile. Until then nobody may read. On an error f is not called.
+type Waiter interface{ WhenReadable(f func()) error }
+
 // UnitReader is an optional interface of a Conn that holds no buffer while it
 // waits: lease is called once there is something to read. The unit is the first
 // part of what lease gave, filled as far as that is possible without waiting

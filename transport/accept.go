@@ -18,6 +18,7 @@ type Acceptor struct {
 	listener string
 	source   *source
 	trouble  func(error)
+	poller   *Poller
 	closing  sync.Once
 	closed   chan struct{}
 	closeErr error
@@ -33,6 +34,10 @@ func newAcceptor(listener string, s *source) *Acceptor {
 // file descriptors: at most two hundred times a second, and once a second where
 // it lasts. It is called before the first Accept.
 func (a *Acceptor) OnTrouble(f func(error)) { a.trouble = f }
+
+// RestOn says where the connections that Accept gives rest. It is called before
+// the first Accept.
+func (a *Acceptor) RestOn(p *Poller) { a.poller = p }
 
 // Addr is the address as bound.
 func (a *Acceptor) Addr() net.Addr { return a.source.Addr() }
@@ -91,7 +96,7 @@ func (a *Acceptor) Accept(ctx context.Context) (*flow.Flow, flow.Conn, error) {
 }
 
 func (a *Acceptor) flow(s socket) (*flow.Flow, flow.Conn, error) {
-	c, err := newConn(s)
+	c, err := newConn(s, a.poller)
 	if err != nil {
 		s.Close()
 		return nil, nil, err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,10 @@ type conn struct {
 	raw      syscall.RawConn
 	unit     unit
 	finished atomic.Bool // we have sent our FIN
+
+	poller *Poller                // nil: it does not rest
+	waiter atomic.Pointer[func()] // see WhenReadable
+	waits  atomic.Bool            // the poller may know it
 }
 
 var (
@@ -36,14 +41,15 @@ var (
 	_ flow.Aborter    = (*conn)(nil)
 	_ flow.UnitReader = (*conn)(nil)
 	_ flow.Unsent     = (*conn)(nil)
+	_ flow.Waiter     = (*conn)(nil)
 )
 
-func newConn(s socket) (*conn, error) {
+func newConn(s socket, p *Poller) (*conn, error) {
 	raw, err := s.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{socket: s, raw: raw}
+	c := &conn{socket: s, raw: raw, poller: p}
 	// Bound once: a method value made at each read would be garbage of each read.
 	c.unit.step = c.unit.try
 	return c, nil
@@ -68,7 +74,30 @@ func (c *conn) Abort() error {
 		// Fails only on a closed socket, of which Close tells.
 		_ = t.SetLinger(0)
 	}
-	return c.socket.Close()
+	return c.Close()
+}
+
+func (c *conn) Close() error {
+	c.leave()
+	err := c.socket.Close()
+	c.wake()
+	return err
+}
+
+func (c *conn) SetDeadline(t time.Time) error {
+	err := c.socket.SetDeadline(t)
+	if !t.IsZero() {
+		c.wake()
+	}
+	return err
+}
+
+func (c *conn) SetReadDeadline(t time.Time) error {
+	err := c.socket.SetReadDeadline(t)
+	if !t.IsZero() {
+		c.wake()
+	}
+	return err
 }
 
 // Unsent implements flow.Unsent.

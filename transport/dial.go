@@ -20,6 +20,7 @@ type Dialer struct {
 	Where   Where
 	Timeout time.Duration // for everything, names included; 0 means none but the context's
 	Resolve []Override
+	Poller  *Poller // where its connections rest; nil: nowhere
 }
 
 var _ flow.Dialer = (*Dialer)(nil)
@@ -49,7 +50,7 @@ func (d *Dialer) Dial(ctx context.Context, f *flow.Flow) (flow.Conn, error) {
 	if network == "tcp" {
 		f.Dialled.Addr = c.RemoteAddr().String()
 	}
-	fc, err := newConn(c.(socket))
+	fc, err := newConn(c.(socket), d.Poller)
 	if err != nil {
 		c.Close()
 		return nil, flow.Fail(flow.Internal, "connecting to %s: %w", d.Where, err)
