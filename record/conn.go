@@ -167,6 +167,16 @@ func (c *Conn) Rest() {
 	}
 }
 
+// WhenReadable implements [flow.Waiter], with the socket: whatever of it has been
+// read is part of a record, and says nothing yet.
+func (c *Conn) WhenReadable(f func()) error {
+	w, ok := c.lower.(flow.Waiter)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return w.WhenReadable(f)
+}
+
 // Unsent implements [flow.Unsent].
 func (c *Conn) Unsent() (int, error) {
 	if u, ok := c.lower.(flow.Unsent); ok {

@@ -54,6 +54,16 @@ const goodbye = 5 * time.Second
 // Abort resets the connection, without close_notify.
 func (c *conn) Abort() error { return flow.Abort(c.under.Conn) }
 
+// WhenReadable implements [flow.Waiter], with the socket: whatever of it has been
+// read is part of a record, and says nothing yet.
+func (c *conn) WhenReadable(f func()) error {
+	w, ok := c.under.Conn.(flow.Waiter)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return w.WhenReadable(f)
+}
+
 // Unsent implements [flow.Unsent].
 func (c *conn) Unsent() (int, error) {
 	if u, ok := c.under.Conn.(flow.Unsent); ok {
