@@ -1,12 +1,10 @@
 package build
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -27,6 +25,10 @@ import (
 type Options struct {
 	Env func(string) string
 
+	// Tickets seal sessions in place of those of state_dir; a reload hands on what
+	// it finds, so that sessions outlive it.
+	Tickets *secure.Tickets
+
 	// DryRun leaves no trace: who checks a file is often root, and what root
 	// makes the service's own user could not use.
 	DryRun bool
@@ -37,12 +39,14 @@ type Program struct {
 	Listeners []*Listener
 	Warnings  []string
 	Logs      []io.Closer // key logs, to close at the end
+	Tickets   *secure.Tickets
 }
 
 // Listener is one listener made ready.
 type Listener struct {
 	proxy.Listener
-	Lines []Line
+	Lines   []Line
+	*Socket // nil before Bind
 
 	from  config.Address
 	where transport.Where
@@ -90,6 +94,7 @@ func New(f *config.File, o Options) (*Program, error) {
 	if err := b.state(); err != nil {
 		return nil, err
 	}
+	b.program.Tickets = b.tickets
 	for i := range f.Listeners {
 		if err := overlap(f.Listeners[:i], &f.Listeners[i]); err != nil {
 			b.program.Close()
@@ -163,6 +168,9 @@ func (b *builder) warn(format string, args ...any) {
 
 // state makes ready what outlives the process.
 func (b *builder) state() error {
+	if b.tickets = b.o.Tickets; b.tickets != nil {
+		return nil
+	}
 	dir := b.file.StateDir
 	if dir == "" {
 		if b.makesTickets() {
@@ -359,40 +367,6 @@ func ruleTexts(rules []config.Rule) string {
 	return strings.Join(texts, ", or ")
 }
 
-// Bound is a listener's name, what was asked for and where it listens.
-type Bound struct{ Name, From, Addr string }
-
-// Bind opens every socket, or none.
-func (p *Program) Bind(ctx context.Context) ([]Bound, error) {
-	var bound []Bound
-	for _, l := range p.Listeners {
-		a, err := transport.Listen(ctx, l.Name, l.where)
-		if err != nil {
-			p.Unbind()
-			return nil, err
-		}
-		l.Acceptor = a
-		bound = append(bound, Bound{l.Name, l.from.Text, address(a.Addr())})
-	}
-	return bound, nil
-}
-
-func address(a net.Addr) string {
-	if a.Network() == "unix" {
-		return "unix:" + a.String()
-	}
-	return a.String()
-}
-
-// Unbind closes the sockets; flows go on.
-func (p *Program) Unbind() {
-	for _, l := range p.Listeners {
-		if l.Acceptor != nil {
-			l.Acceptor.Close()
-		}
-	}
-}
-
 // Close gives back what New opened.
 func (p *Program) Close() error {
 	var errs []error
@@ -400,12 +374,4 @@ func (p *Program) Close() error {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// OnTrouble has f told of each error that accepting outlives. It is called after
-// Bind, before serving.
-func (l *Listener) OnTrouble(f func(error)) {
-	if a, ok := l.Acceptor.(interface{ OnTrouble(func(error)) }); ok {
-		a.OnTrouble(f)
-	}
 }

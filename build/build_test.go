@@ -96,10 +96,10 @@ listeners:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Listeners[0].Acceptor != nil {
+	if p.Listeners[0].Socket != nil {
 		t.Error("New opened a socket")
 	}
-	if _, err := p.Bind(t.Context()); err == nil {
+	if _, err := p.Bind(t.Context(), nil); err == nil {
 		t.Error("an address of nobody's was bound")
 	}
 	if _, _, err := p.Listeners[0].Acceptor.Accept(t.Context()); err == nil {

@@ -13,8 +13,8 @@ import (
 	"sallyport/wire"
 )
 
-// NewLogger writes to w as format, text or json, says.
-func NewLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
+// NewLogger writes to w as format, text or json, says, what level takes then.
+func NewLogger(w io.Writer, format string, level slog.Leveler) *slog.Logger {
 	o := &slog.HandlerOptions{Level: level}
 	if format == "json" {
 		return slog.New(slog.NewJSONHandler(w, o))

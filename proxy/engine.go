@@ -21,10 +21,10 @@ const (
 	PeekMust              // a ClientHello has to come
 )
 
-// Listener is one acceptor with what decides about its flows.
+// Listener is what is done with the flows of one acceptor. It is never changed: a
+// reload puts another in its place, and flows keep the one that they began with.
 type Listener struct {
 	Name        string
-	Acceptor    flow.Acceptor
 	Decider     flow.Decider
 	Peek        Peek
 	PeekTimeout time.Duration
@@ -115,12 +115,13 @@ func (e *Engine) init() {
 	}
 }
 
-// Serve accepts from l until its acceptor is closed or ctx ends, and gives the
-// error of an acceptor that broke. Flows accepted go on; see Drain.
-func (e *Engine) Serve(ctx context.Context, l *Listener) error {
+// Serve accepts from a until it is closed or ctx ends, and gives the error of an
+// acceptor that broke. Each flow goes by what listener holds then. Flows accepted
+// go on; see Drain.
+func (e *Engine) Serve(ctx context.Context, a flow.Acceptor, listener *atomic.Pointer[Listener]) error {
 	e.once.Do(e.init)
 	for {
-		f, c, err := l.Acceptor.Accept(ctx)
+		f, c, err := a.Accept(ctx)
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return nil
@@ -131,7 +132,9 @@ func (e *Engine) Serve(ctx context.Context, l *Listener) error {
 			c.Close()
 			return nil
 		}
+		l := listener.Load()
 		f.ID = e.ids.Add(1)
+		f.Origin.Listener = l.Name // which a reload may have changed since the socket was bound
 		if !e.begin(ctx, l, f, c) {
 			e.release()
 			c.Close()

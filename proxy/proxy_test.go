@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -140,7 +141,7 @@ func (m *marked) Abort() error { return flow.Abort(m.Conn) }
 // world is an engine with one client and one server in memory.
 type world struct {
 	engine         *Engine
-	listener       *Listener
+	listener       atomic.Pointer[Listener]
 	client, server *end // the far ends
 	accepted       chan accepted
 	records        chan record
@@ -166,7 +167,7 @@ func newWorld(d *flow.Decision) *world {
 	w.client = far
 	w.accepted <- accepted{&flow.Flow{Start: time.Now(), Origin: flow.Origin{Client: netip.MustParseAddrPort("192.0.2.1:1")}}, near}
 	d.Upstream = w
-	w.listener = &Listener{Name: "l", Acceptor: w, Decider: decided{d}}
+	w.listener.Store(&Listener{Name: "l", Decider: decided{d}})
 	return w
 }
 
@@ -200,7 +201,7 @@ func (w *world) Dial(context.Context, *flow.Flow) (flow.Conn, error) {
 // run serves the one client while body plays both far ends, and gives the record.
 func (w *world) run(body func()) record {
 	done := make(chan struct{})
-	go func() { w.engine.Serve(context.Background(), w.listener); close(done) }()
+	go func() { w.engine.Serve(context.Background(), w, &w.listener); close(done) }()
 	body()
 	r := <-w.records
 	w.Close()
@@ -397,7 +398,7 @@ func TestDrain(t *testing.T) {
 
 func drain(w *world, ctx context.Context, play func()) (record, time.Duration) {
 	served := make(chan struct{})
-	go func() { w.engine.Serve(ctx, w.listener); close(served) }()
+	go func() { w.engine.Serve(ctx, w, &w.listener); close(served) }()
 	<-w.dialled
 	synctest.Wait()
 	start := time.Now()

@@ -37,11 +37,9 @@ the file that says the same.`,
 		if *print {
 			return flags.Print(cmd.OutOrStdout(), args[0], args[1:])
 		}
-		file, err := flags.File(args[0], args[1:], options())
-		if err != nil {
-			return err
-		}
-		return serve(cmd.Context(), file, warnings)
+		return serve(cmd.Context(), func() (*config.File, error) {
+			return flags.File(args[0], args[1:], options())
+		}, warnings)
 	}
 	groupFlags(cmd)
 	return cmd
@@ -74,18 +72,19 @@ func newRun(warnings []string) *cobra.Command {
 		Long: `Run the listeners of a file, ` + defaultFile + ` unless -c names another.
 
 SIGTERM and SIGINT end it: no new connections, the open ones have timeouts.drain
-to finish; a second signal ends at once.`,
+to finish; a second signal ends at once. SIGHUP has it read the file again, and
+all that it names: open connections stay as they are, new ones go by the new
+file. Where anything is wrong, what ran before goes on.`,
 		Args: noFile,
 	}
 	path := fileFlag(cmd)
 	flags := config.NewFlags(cmd.Flags(), true)
 	completeValues(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		file, err := flags.Load(*path, options())
-		if err != nil {
-			return fileHint(*path, err)
-		}
-		return serve(cmd.Context(), file, warnings)
+		return serve(cmd.Context(), func() (*config.File, error) {
+			file, err := flags.Load(*path, options())
+			return file, fileHint(*path, err)
+		}, warnings)
 	}
 	return cmd
 }
@@ -135,7 +134,7 @@ func fileFlag(cmd *cobra.Command) *string {
 
 // fileHint is for who has not written a file yet.
 func fileHint(path string, err error) error {
-	if _, missing := os.Stat(path); path == defaultFile && errors.Is(missing, fs.ErrNotExist) {
+	if _, missing := os.Stat(path); err != nil && path == defaultFile && errors.Is(missing, fs.ErrNotExist) {
 		return fmt.Errorf("%w\nhint: -c names another file; one listener needs none: sallyport proxy FROM TO", err)
 	}
 	return err

@@ -19,37 +19,46 @@ import (
 	"sallyport/proxy"
 )
 
-// serve runs what file says until a signal ends it.
-func serve(ctx context.Context, file *config.File, warnings []string) error {
-	log := observe.NewLogger(os.Stderr, string(file.Log.Format), level(file.Log.Level))
-	program, err := ready(file, build.Options{Env: os.Getenv})
+// serve runs what read gives until a signal ends it; SIGHUP has it read again.
+func serve(ctx context.Context, read func() (*config.File, error), warnings []string) error {
+	// From the start: one that comes while files are read must not end the process.
+	// Each reload reads everything, so that one which waits stands for all after it.
+	hups := make(chan os.Signal, 1)
+	signal.Notify(hups, syscall.SIGHUP)
+	defer signal.Stop(hups)
+
+	file, err := read()
 	if err != nil {
 		return err
 	}
-	defer program.Close()
+	s := &service{read: read, file: file, doors: map[*build.Socket]context.CancelFunc{}, broken: make(chan error, 1)}
+	s.level.Set(level(file.Log.Level))
+	s.log = observe.NewLogger(os.Stderr, string(file.Log.Format), &s.level)
+	if s.program, err = ready(file, build.Options{Env: os.Getenv}); err != nil {
+		return err
+	}
+	defer func() { s.program.Close() }()
 	for _, err := range posture.Harden() {
-		log.Warn(err.Error())
+		s.log.Warn(err.Error())
 	}
-	for _, w := range append(warnings, program.Warnings...) {
-		log.Warn(w)
+	for _, w := range append(warnings, s.program.Warnings...) {
+		s.log.Warn(w)
 	}
-	announce(log, program)
+	announce(s.log, s.program, nil)
 
 	// Whoever read our log has gone: that is no reason to end.
 	signal.Ignore(syscall.SIGPIPE)
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	defer signal.Stop(signals)
+	ends := make(chan os.Signal, 2) // the second ends at once
+	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(ends)
 
-	bound, err := program.Bind(ctx)
+	change, err := s.program.Bind(ctx, nil)
 	if err != nil {
 		return failure{err, exitFailed}
 	}
-	if err := sayListening(os.Stdout, file.Log.Format, bound); err != nil {
-		log.Warn("could not write the listening lines to standard output: " + err.Error())
-	}
-	engine := &proxy.Engine{Observer: &observe.Records{Log: log}, Flows: flowLimit()}
-	return attend(ctx, log, engine, program, signals)
+	s.sayListening(change.Added)
+	s.engine = &proxy.Engine{Observer: &observe.Records{Log: s.log}, Flows: flowLimit()}
+	return s.attend(ctx, change, hups, ends)
 }
 
 // ready builds what file says, binding nothing.
@@ -61,34 +70,40 @@ func ready(file *config.File, o build.Options) (*build.Program, error) {
 	return program, err
 }
 
+// service is the process while it serves.
+type service struct {
+	read   func() (*config.File, error)
+	log    *slog.Logger
+	level  slog.LevelVar
+	engine *proxy.Engine
+	broken chan error // the first listener's that does not accept any more
+
+	mu      sync.Mutex // held while listeners come and go
+	file    *config.File
+	program *build.Program
+	doors   map[*build.Socket]context.CancelFunc // those that accept
+	ending  bool
+	serving sync.WaitGroup
+}
+
 // attend serves until a signal comes, then drains.
-func attend(ctx context.Context, log *slog.Logger, engine *proxy.Engine, program *build.Program, signals <-chan os.Signal) error {
-	broken := make(chan error, len(program.Listeners))
-	ends := ending(log, signals)
+func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <-chan os.Signal) error {
 	accepting, stop := context.WithCancel(ctx)
 	defer stop()
-	var serving sync.WaitGroup
-	serving.Go(func() { posture.TidyUp(accepting) })
-	for _, l := range program.Listeners {
-		l.OnTrouble(func(err error) { log.Error("accepting", "listener", l.Name, "err", err.Error()) })
-		serving.Go(func() {
-			if err := engine.Serve(accepting, &l.Listener); err != nil {
-				broken <- fmt.Errorf("%s: %w", l.Name, err)
-			}
-		})
-	}
+	s.mu.Lock()
+	s.apply(accepting, change)
+	s.mu.Unlock()
+	s.serving.Go(func() { posture.TidyUp(accepting) })
+	go s.reloads(accepting, hups)
 	var failed error
 	select {
-	case failed = <-broken:
-		log.Error("a listener broke, ending", "err", failed.Error())
-	case s := <-ends:
-		log.Info("ending: no new connections, open ones may finish; signal again to end at once", "signal", s.String())
+	case failed = <-s.broken:
+		s.log.Error("a listener broke, ending", "err", failed.Error())
+	case sig := <-ends:
+		s.log.Info("ending: no new connections, open ones may finish; signal again to end at once", "signal", sig.String())
 	}
-	// Where all flows that we may have are alive, a listener waits for one of them
-	// to end, and would not see that its acceptor is closed.
-	stop()
-	program.Unbind()
-	serving.Wait()
+	s.unbind(stop)
+	s.serving.Wait()
 
 	now, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -99,33 +114,70 @@ func attend(ctx context.Context, log *slog.Logger, engine *proxy.Engine, program
 		case <-now.Done():
 		}
 	}()
-	engine.Drain(now)
+	s.engine.Drain(now)
 	if failed != nil {
 		return failure{failed, exitFailed}
 	}
-	log.Info("ended")
+	s.log.Info("ended")
 	return nil
 }
 
-// ending gives the signals that end the process.
-func ending(log *slog.Logger, signals <-chan os.Signal) <-chan os.Signal {
-	c := make(chan os.Signal, cap(signals))
-	go func() {
-		for s := range signals {
-			if s == syscall.SIGHUP {
-				log.Warn("SIGHUP does not reload in this version; restart to read the file again")
-				continue
-			}
-			c <- s
-		}
-	}()
-	return c
+// apply opens and closes listeners as c says. s.mu is held.
+func (s *service) apply(accepting context.Context, c *build.Change) {
+	for _, l := range c.Kept {
+		l.Install()
+	}
+	for _, l := range c.Added {
+		s.open(accepting, l)
+	}
+	for _, l := range c.Removed {
+		// Where all flows that we may have are alive, a listener waits for one of
+		// them to end, and would not see that its acceptor is closed.
+		s.doors[l.Socket]()
+		delete(s.doors, l.Socket)
+		l.Acceptor.Close()
+	}
 }
 
-func announce(log *slog.Logger, program *build.Program) {
+func (s *service) open(accepting context.Context, l *build.Listener) {
+	ctx, stop := context.WithCancel(accepting)
+	s.doors[l.Socket] = stop
+	l.OnTrouble(func(err error) { s.log.Error("accepting", "listener", l.Current.Load().Name, "err", err.Error()) })
+	s.serving.Go(func() {
+		defer stop()
+		if err := s.engine.Serve(ctx, l.Acceptor, &l.Current); err != nil {
+			select {
+			case s.broken <- fmt.Errorf("%s: %w", l.Current.Load().Name, err):
+			default: // one is enough to end
+			}
+		}
+	})
+}
+
+// unbind ends accepting, for good. Nobody waits for a reload that is still reading.
+func (s *service) unbind(stop func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = true
+	stop()
+	s.program.Unbind()
+}
+
+// announce says what program does, but for what old did as well.
+func announce(log *slog.Logger, program, old *build.Program) {
+	known := map[build.Line]bool{}
+	if old != nil {
+		for _, l := range old.Listeners {
+			for _, line := range l.Lines {
+				known[line] = true
+			}
+		}
+	}
 	for _, l := range program.Listeners {
 		for _, line := range l.Lines {
-			log.Info(line.Text, attrs(line)...)
+			if !known[line] {
+				log.Info(line.Text, attrs(line)...)
+			}
 		}
 	}
 }
@@ -141,26 +193,31 @@ func attrs(line build.Line) []any {
 }
 
 // sayListening writes one line a listener, the only thing on standard output.
-func sayListening(w io.Writer, format config.LogFormat, bound []build.Bound) error {
-	for _, b := range bound {
-		line := fmt.Sprintf("listening name=%s from=%s addr=%s", b.Name, b.From, b.Addr)
-		if format == config.FormatJSON {
-			text, err := json.Marshal(struct {
-				Msg  string `json:"msg"`
-				Name string `json:"name"`
-				From string `json:"from"`
-				Addr string `json:"addr"`
-			}{"listening", b.Name, b.From, b.Addr})
-			if err != nil {
-				return err
-			}
-			line = string(text)
-		}
-		if _, err := fmt.Fprintln(w, line); err != nil {
-			return err
+func (s *service) sayListening(listeners []*build.Listener) {
+	for _, l := range listeners {
+		if err := writeListening(os.Stdout, s.file.Log.Format, l.Bound()); err != nil {
+			s.log.Warn("could not write the listening lines to standard output: " + err.Error())
+			return
 		}
 	}
-	return nil
+}
+
+func writeListening(w io.Writer, format config.LogFormat, b build.Bound) error {
+	line := fmt.Sprintf("listening name=%s from=%s addr=%s", b.Name, b.From, b.Addr)
+	if format == config.FormatJSON {
+		text, err := json.Marshal(struct {
+			Msg  string `json:"msg"`
+			Name string `json:"name"`
+			From string `json:"from"`
+			Addr string `json:"addr"`
+		}{"listening", b.Name, b.From, b.Addr})
+		if err != nil {
+			return err
+		}
+		line = string(text)
+	}
+	_, err := fmt.Fprintln(w, line)
+	return err
 }
 
 func level(l config.LogLevel) slog.Level {

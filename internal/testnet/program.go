@@ -276,6 +276,26 @@ func (p *Program) WaitLog(text string) {
 	p.until("the log to say "+text, func() bool { return p.said(text) })
 }
 
+// Logged waits for the n-th log line whose message holds text, counted from 1, and
+// gives it.
+func (p *Program) Logged(text string, n int) Record {
+	p.t.Helper()
+	var found Record
+	p.until(fmt.Sprintf("the log to say %s, %d times", text, n), func() bool {
+		seen := 0
+		for _, r := range p.lines {
+			if strings.Contains(r.Text("msg"), text) {
+				if seen++; seen == n {
+					found = r
+					return true
+				}
+			}
+		}
+		return false
+	})
+	return found
+}
+
 // Reason waits for a flow record with that reason.
 func (p *Program) Reason(reason string) Record {
 	p.t.Helper()

@@ -105,13 +105,13 @@ func (d *demo) run(ctx context.Context, seen *visitors) error {
 		return err
 	}
 	defer program.Close()
-	if _, err := program.Bind(ctx); err != nil {
+	if _, err := program.Bind(ctx, nil); err != nil {
 		return err
 	}
 	engine := &proxy.Engine{Observer: seen}
 	var serving sync.WaitGroup
 	for _, l := range program.Listeners {
-		serving.Go(func() { engine.Serve(ctx, &l.Listener) })
+		serving.Go(func() { engine.Serve(ctx, l.Acceptor, &l.Current) })
 	}
 	failed := d.show(ctx)
 	seen.own.Store(seen.last.Load())

@@ -1,0 +1,120 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"syscall"
+
+	"sallyport/flow"
+	"sallyport/proxy"
+	"sallyport/transport"
+)
+
+// Socket is a listener's bound socket with what is done with its flows. A reload
+// that names the address again keeps the socket and changes what is done.
+type Socket struct {
+	Acceptor flow.Acceptor
+	Current  atomic.Pointer[proxy.Listener]
+}
+
+// Change is what becomes of sockets where one program follows another.
+type Change struct {
+	Added   []*Listener // of the new program, ready to serve
+	Kept    []*Listener // of the new program; the old one's go on until Install
+	Removed []*Listener // of the old one
+}
+
+// Bind opens every socket, or none, but for those that old has already: these are
+// shared from then on, and nothing of old has changed. A nil old has none.
+func (p *Program) Bind(ctx context.Context, old *Program) (*Change, error) {
+	had := map[address]*Listener{}
+	if old != nil {
+		for _, l := range old.Listeners {
+			had[l.address()] = l
+		}
+	}
+	c := &Change{}
+	for _, l := range p.Listeners {
+		if before := had[l.address()]; before != nil {
+			delete(had, l.address())
+			l.Socket = before.Socket
+			c.Kept = append(c.Kept, l)
+			continue
+		}
+		a, err := transport.Listen(ctx, l.Name, l.where)
+		if err != nil {
+			for _, l := range c.Added {
+				l.Acceptor.Close()
+			}
+			return nil, heldByUs(err, l, old)
+		}
+		l.Socket = &Socket{Acceptor: a}
+		l.Install()
+		c.Added = append(c.Added, l)
+	}
+	if old != nil {
+		c.Removed = slices.DeleteFunc(slices.Clone(old.Listeners), func(l *Listener) bool { return had[l.address()] != l })
+	}
+	return c, nil
+}
+
+// address is by what a reload knows a listener again: its name may change, and
+// tcp:// become tls://.
+type address struct {
+	transport.Where
+	name string // tells those apart whose port the kernel picked
+}
+
+func (l *Listener) address() address {
+	if w := l.where; w.Port == 0 && w.Unix == "" && w.Systemd == "" {
+		return address{w, l.Name}
+	}
+	return address{Where: l.where}
+}
+
+// heldByUs says where the process that has the address is this one.
+func heldByUs(err error, l *Listener, old *Program) error {
+	if old == nil || !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	for _, o := range old.Listeners {
+		if o.from.Port != 0 && o.from.Port == l.from.Port && (covers(o.from, l.from) || covers(l.from, o.from)) {
+			return fmt.Errorf("%s overlaps with %s, which %s holds until a restart: %w", l.from, o.from, o.Name, syscall.EADDRINUSE)
+		}
+	}
+	return err
+}
+
+// Install has the listener's socket go by it, from the next flow on.
+func (l *Listener) Install() { l.Current.Store(&l.Listener) }
+
+// Bound is a listener's name, what was asked for and where it listens.
+type Bound struct{ Name, From, Addr string }
+
+// Bound is known after Bind.
+func (l *Listener) Bound() Bound {
+	a := l.Acceptor.Addr()
+	addr := a.String()
+	if a.Network() == "unix" {
+		addr = "unix:" + addr
+	}
+	return Bound{l.Name, l.from.Text, addr}
+}
+
+// Unbind closes the sockets; flows go on.
+func (p *Program) Unbind() {
+	for _, l := range p.Listeners {
+		l.Acceptor.Close()
+	}
+}
+
+// OnTrouble has f told of each error that accepting outlives. It is called after
+// Bind, before serving.
+func (l *Listener) OnTrouble(f func(error)) {
+	if a, ok := l.Acceptor.(interface{ OnTrouble(func(error)) }); ok {
+		a.OnTrouble(f)
+	}
+}
