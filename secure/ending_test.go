@@ -79,6 +79,7 @@ func (c *counting) Write(p []byte) (int, error) {
 
 func TestRecordsAreGathered(t *testing.T) {
 	s := newSite(t)
+	s.server.Record, s.client.Record = false, false
 	p := s.good()
 	c := p.client.(*conn)
 	count := &counting{Conn: c.under.Conn}
@@ -124,6 +125,7 @@ func TestUnitTakesWhatIsHere(t *testing.T) {
 // While nothing comes, no buffer is held.
 func TestIdleHoldsNoBuffer(t *testing.T) {
 	s := newSite(t)
+	s.server.Record, s.client.Record = false, false
 	p := s.good()
 	leased := false
 	done := make(chan struct{})
@@ -190,6 +192,7 @@ func TestDuplex(t *testing.T) {
 // below keeps no deadline of crypto/tls's.
 func TestNoDeadlineIsLeftBehind(t *testing.T) {
 	s := newSite(t)
+	s.server.Record, s.client.Record = false, false
 	p := s.good()
 	if err := p.server.CloseWrite(); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"sallyport/flow"
+	"sallyport/record"
 	"sallyport/verify"
 	"sallyport/wire"
 )
@@ -94,6 +95,10 @@ func (r *role) alertError(a wire.Alert) error {
 func (r *role) relayError(err error) error {
 	if alert, ok := remoteAlert(err); ok {
 		return r.alertError(alert)
+	}
+	var alert record.RemoteAlert
+	if errors.As(err, &alert) {
+		return r.alertError(wire.Alert(alert))
 	}
 	var system syscall.Errno
 	if errors.As(err, &system) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {

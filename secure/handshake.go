@@ -23,6 +23,8 @@ type handshake struct {
 	id *verify.Identity
 	// asked says that the server has asked for a certificate, and we have none.
 	asked bool
+	// resumes says that crypto/tls keeps the server's tickets.
+	resumes bool
 }
 
 const handshakeFailure = 40 // RFC 8446, section 6.2

@@ -17,6 +17,7 @@ type Params struct {
 	Suites   []uint16 // of TLS 1.0 to 1.2; those of 1.3 are fixed in crypto/tls
 	Groups   []uint16 // key exchange; crypto/tls has its own order
 	Tickets  bool
+	Record   bool // TLS 1.3 is carried on by package record after the handshake
 }
 
 // Preset gives the parameters of Mozilla's Server Side TLS guidelines, version
@@ -25,7 +26,7 @@ type Params struct {
 func Preset(name string) (Params, error) {
 	groups := []uint16{uint16(tls.X25519MLKEM768), uint16(tls.SecP256r1MLKEM768), uint16(tls.SecP384r1MLKEM1024),
 		uint16(tls.X25519), uint16(tls.CurveP256), uint16(tls.CurveP384)}
-	p := Params{Max: tls.VersionTLS13, Groups: groups, Tickets: true}
+	p := Params{Max: tls.VersionTLS13, Groups: groups, Tickets: true, Record: true}
 	switch name {
 	case "modern":
 		p.Min = tls.VersionTLS13

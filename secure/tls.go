@@ -54,16 +54,14 @@ func (s *server) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.Conn
 		return nil, err
 	}
 	s.renewTicketKeys()
-	cfg, h := s.base, &handshake{flow: f, role: &inbound}
-	if s.Mirror || s.Auth != AuthNone {
-		cfg = s.base.Clone() // it keeps the ticket keys, since they were set
-		cfg.NextProtos = protos
-	}
+	h := &handshake{flow: f, role: &inbound}
+	cfg := s.base.Clone() // it keeps the ticket keys, since they were set
+	cfg.NextProtos = protos
 	if s.Auth != AuthNone {
 		cfg.VerifyConnection = func(cs tls.ConnectionState) error { return s.verify(ctx, h, cs) }
 		cfg.WrapSession, cfg.UnwrapSession = s.resumption(ctx, f, cfg)
 	}
-	u := &under{Conn: c, units: flow.Units(c)}
+	u := h.under(c, cfg, &s.Common)
 	t := tls.Server(u, cfg)
 	if err := h.run(t, u, s.Timeout); err != nil {
 		return nil, err
@@ -74,7 +72,7 @@ func (s *server) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.Conn
 		return nil, flow.Fail(flow.HelloMismatch, "the handshake ended with server name %q, ALPN %q and ECH %t, which is not what its ClientHello said", cs.ServerName, cs.NegotiatedProtocol, cs.ECHAccepted)
 	}
 	f.Inbound = append(f.Inbound, session)
-	return &conn{tls: t, under: u, role: &inbound, lenient: s.Truncation}, nil
+	return h.carryOn(t, u, cs, s.Truncation)
 }
 
 // admit refuses what no handshake could mend, while a plain alert can still say
@@ -168,7 +166,7 @@ const sessions = 64
 // Wrap makes the handshake with the server.
 func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.Conn, error) {
 	start := time.Now()
-	h := &handshake{flow: f, role: &outbound}
+	h := &handshake{flow: f, role: &outbound, resumes: c.Tickets}
 	cfg := c.base.Clone()
 	cfg.NextProtos = c.offer(f)
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error { return c.verify(ctx, h, cs) }
@@ -178,7 +176,7 @@ func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.C
 			return new(tls.Certificate), nil // none, as crypto/tls does without this
 		}
 	}
-	u := &under{Conn: bare, units: flow.Units(bare)}
+	u := h.under(bare, cfg, &c.Common)
 	t := tls.Client(u, cfg)
 	if err := h.run(t, u, c.Timeout); err != nil {
 		return nil, err
@@ -189,7 +187,7 @@ func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.C
 		return nil, flow.Fail(flow.ALPNMismatch, "the client was given ALPN %q, the server chose %q", cfg.NextProtos[0], cs.NegotiatedProtocol)
 	}
 	f.Outbound = append(f.Outbound, session)
-	return &conn{tls: t, under: u, role: &outbound, lenient: c.Truncation}, nil
+	return h.carryOn(t, u, cs, c.Truncation)
 }
 
 func (c *client) offer(f *flow.Flow) []string {

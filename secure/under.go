@@ -42,6 +42,9 @@ type under struct {
 	wmu    sync.Mutex // over what follows, and the order of writes
 	corked bool
 	out    []byte
+	keys   *secrets // if the handshake is to be taken over from
+	flight []byte   // written since keys were known
+	taken  bool     // crypto/tls writes no more
 }
 
 const (
@@ -149,6 +152,13 @@ func (u *under) giveBack() {
 func (u *under) Write(p []byte) (int, error) {
 	u.wmu.Lock()
 	defer u.wmu.Unlock()
+	switch {
+	case u.taken:
+		// It would seal with a key and a counter that are in use elsewhere.
+		return 0, errTaken
+	case u.keys != nil && u.keys.known():
+		u.flight = append(u.flight, p...)
+	}
 	if !u.corked {
 		return u.Conn.Write(p)
 	}
