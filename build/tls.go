@@ -39,7 +39,7 @@ func tlsParams(c config.TLS) (params, error) {
 	if p.Min > p.Max {
 		return params{}, fmt.Errorf("tls: the lowest version, %s, is above the highest, %s", wire.VersionName(p.Min), wire.VersionName(p.Max))
 	}
-	p.Tickets = bool(c.Tickets)
+	p.Tickets, p.Record = bool(c.Tickets), bool(c.Record)
 	if p.Suites, err = ids("tls.ciphers: no cipher suite", c.Ciphers, config.CipherID, p.Suites); err != nil {
 		return params{}, err
 	}

@@ -127,6 +127,7 @@ type TLS struct {
 	Ciphers []string `key:"ciphers" doc:"cipher suites up to TLS 1.2, by their OpenSSL or IANA names" as:"cipher"`
 	Groups  []string `key:"groups" doc:"key exchange groups: X25519MLKEM768, X25519, P-256, P-384, ..." as:"group"`
 	Tickets Switch   `key:"tickets" doc:"resume sessions by tickets" default:"on"`
+	Record  Switch   `key:"record" doc:"under TLS 1.3, carry on after the handshake with a record layer of our own; off leaves it to crypto/tls" default:"on"`
 }
 
 // Timeouts of one route; 0 means none.
