@@ -12,14 +12,21 @@ import (
 
 // client dials through a proxy.
 type client struct {
-	addr string
-	tls  *tls.Config // nil: plain
+	addr     string
+	tls      *tls.Config   // nil: plain
+	patience time.Duration // with a connection; 0 is for ever
 }
 
 func (c *client) dial() (net.Conn, error) {
-	conn, err := net.Dial("tcp", c.addr)
-	if err != nil || c.tls == nil {
-		return conn, err
+	conn, err := net.DialTimeout("tcp", c.addr, c.patience)
+	if err != nil {
+		return nil, err
+	}
+	if c.patience > 0 {
+		_ = conn.SetDeadline(time.Now().Add(c.patience)) // on an open socket it does not fail
+	}
+	if c.tls == nil {
+		return conn, nil
 	}
 	t := tls.Client(conn, c.tls)
 	if err := t.Handshake(); err != nil {

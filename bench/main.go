@@ -107,14 +107,17 @@ The bound is the cryptography that the row cannot do without, in its unit: Go's 
 CPU time, measured in the same run by Go's benchmarks; no kernel, no TLS messages, no hashes. It is what Sallyport could at best cost
 with Go's cryptography, and no bound for OpenSSL's. Where sessions are kept, it is that of a resumption.
 
-Both handshakes of a bridge and that of encrypt are full ones but where the row says otherwise; every server has one P-256
-certificate, directly below its CA.
+Handshakes towards servers are full ones, but where the row says that sessions are kept; such a server shows one P-256 certificate,
+directly below its CA.
+
+Under reloads, each proxy is told to read its files again after every %d connections, by its own signal; HAProxy runs in its
+master-worker mode for that. The times are of the connections that did not fail, from dialling to the answer.
 
 Nothing of a long run is in this table. `+"`make soak`"+` runs everything at once for half an hour (handshakes full and resumed, bytes both
 ways compared by SHA-256, echoes, connections aborted at seven points, 400 idle ones that come and go) and fails where memory still
 grows by more than 1 MiB an hour at its end, where descriptors or goroutines are left, or where one byte came out changed.
 
-`, time.Now().UTC().Format("2006-01-02"), cpu, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), versions())
+`, time.Now().UTC().Format("2006-01-02"), cpu, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), versions(), reloadEvery)
 }
 
 func versions() string {

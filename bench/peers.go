@@ -18,6 +18,7 @@ type job struct {
 	certs   string // folder of them, in place of cert
 	to      string // host:port
 	listen  string
+	reloads bool // it will be told to
 }
 
 // peer is a proxy that can be measured. config gives the command that runs it,
@@ -25,14 +26,15 @@ type job struct {
 type peer struct {
 	name   string
 	config func(b *bench, dir string, j job) ([]string, error)
+	reload syscall.Signal
 }
 
 var peers = []peer{
-	{"sallyport", sallyport},
-	{"haproxy", haproxy},
-	{"nginx", nginx},
-	{"hitch", hitch},
-	{"stunnel", stunnel},
+	{"sallyport", sallyport, syscall.SIGHUP},
+	{"haproxy", haproxy, syscall.SIGUSR2},
+	{"nginx", nginx, syscall.SIGHUP},
+	{"hitch", hitch, syscall.SIGHUP},
+	{"stunnel", stunnel, syscall.SIGHUP},
 }
 
 const benchName = "bench.test"
@@ -89,7 +91,11 @@ listen l
   server s %s %s
 `, j.listen, bind, rules, j.to, server)
 	file := filepath.Join(dir, "haproxy.cfg")
-	return []string{"haproxy", "-db", "-f", file}, os.WriteFile(file, []byte(conf), 0o600)
+	args := []string{"haproxy", "-db", "-f", file}
+	if j.reloads {
+		args = append(args, "-W") // the one mode that can; it costs a process more
+	}
+	return args, os.WriteFile(file, []byte(conf), 0o600)
 }
 
 func nginx(b *bench, dir string, j job) ([]string, error) {
@@ -159,7 +165,7 @@ func stunnel(b *bench, dir string, j job) ([]string, error) {
 
 // proxy is one that runs.
 type proxy struct {
-	peer string
+	peer peer
 	cmd  *exec.Cmd
 	addr string
 	log  *strings.Builder
@@ -180,7 +186,7 @@ func (b *bench) start(p peer, j job) (*proxy, error) {
 	if err != nil || args == nil {
 		return nil, err
 	}
-	r := &proxy{peer: p.name, addr: addr, log: &strings.Builder{}}
+	r := &proxy{peer: p, addr: addr, log: &strings.Builder{}}
 	r.cmd = exec.Command(args[0], args[1:]...)
 	r.cmd.Stderr = r.log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}

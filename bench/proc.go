@@ -44,10 +44,22 @@ func statFields(file string) ([]string, error) {
 	return strings.Fields(string(b)[i+1:]), nil
 }
 
-// cpu is the time that pid and all below it have spent, threads that have ended
-// included; no proxy here ends a process while it is measured. The clock of
-// another process counts nanoseconds, where proc_pid_stat(5) has ticks of 10 ms.
-func cpu(pid int) (time.Duration, error) {
+// cpu is the time that pid and all below it have spent, threads and processes that
+// have ended included. A reload ends some, which may happen as we look.
+func cpu(pid int) (total time.Duration, err error) {
+	for range 10 {
+		if total, err = cpuOnce(pid); err == nil {
+			return total, nil
+		}
+	}
+	return 0, err
+}
+
+const tick = 10 * time.Millisecond // of proc_pid_stat(5)
+
+// cpuOnce asks the clock of each process that lives, which counts nanoseconds, and
+// takes the ended ones from whoever has waited for them.
+func cpuOnce(pid int) (time.Duration, error) {
 	var total time.Duration
 	for _, p := range tree(pid) {
 		// clock_getcpuclockid(3): the complement of the id, and 2 for CPUCLOCK_SCHED.
@@ -55,7 +67,18 @@ func cpu(pid int) (time.Duration, error) {
 		if err := unix.ClockGettime(int32(^p<<3|2), &t); err != nil {
 			return 0, fmt.Errorf("the CPU clock of process %d: %w", p, err)
 		}
+		f, err := statFields(fmt.Sprintf("/proc/%d/stat", p))
+		if err != nil {
+			return 0, err
+		}
 		total += time.Duration(t.Nano())
+		for _, ticks := range f[13:15] { // cutime, cstime
+			n, err := strconv.ParseInt(ticks, 10, 64)
+			if err != nil {
+				return 0, err
+			}
+			total += time.Duration(n) * tick
+		}
 	}
 	return total, nil
 }

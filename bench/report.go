@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -35,7 +36,7 @@ func (r *result) line(s *strings.Builder, i int, name string) {
 		}
 	}
 	fmt.Fprintf(s, "| %s | %s |", title, unit)
-	own, best := 0.0, 0.0
+	own, best := 0.0, math.NaN()
 	higher := strings.Contains(name, "/s") || strings.Contains(name, "second")
 	for _, p := range peers {
 		values := r.all[p.name]
@@ -48,7 +49,7 @@ func (r *result) line(s *strings.Builder, i int, name string) {
 		switch {
 		case p.name == "sallyport":
 			own = mid
-		case best == 0 || higher && mid > best || !higher && mid < best:
+		case math.IsNaN(best) || higher && mid > best || !higher && mid < best:
 			best = mid
 		}
 	}

@@ -38,8 +38,9 @@ type row struct {
 	client  func(cfg *tls.Config)
 	// measure does one round and gives figures; the first is the row's.
 	measure func(b *bench, p *proxy, c *client) ([]figure, error)
-	certs   int   // for rows about start-up: how many, and measure is not used
-	resumes bool  // the server keeps sessions
+	certs   int  // for rows about start-up: how many, and measure is not used
+	resumes bool // the server keeps sessions
+	reloads bool
 	bound   bound // empty where cryptography is not what the row is about
 }
 
@@ -82,6 +83,7 @@ var rows = []row{
 	{name: "bridge download", unit: "CPU s/GiB", pattern: "bridge", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(download), bound: perGiB(openRecord, sealRecord)},
 	{name: "pass-through connection", unit: "µs CPU", pattern: "splice", client: groups(tls.X25519), measure: handshakeCPU(fullHandshakes)},
 	{name: "pass-through download", unit: "CPU s/GiB", pattern: "splice", client: groups(tls.X25519), measure: bulkCPU(download)},
+	{name: fmt.Sprintf("connections under %d reloads", reloads), unit: "µs CPU", pattern: "offload", reloads: true, client: groups(tls.X25519), measure: reloading, bound: once(sign, keygen, agree)},
 	{name: "start with 1 certificate", unit: "ms", certs: 1},
 	{name: "start with 1,000 certificates", unit: "ms", certs: 1000},
 	{name: "start with 10,000 certificates", unit: "ms", goal: 0.5, certs: 10000},
@@ -196,10 +198,10 @@ func (b *bench) row(r row, match *regexp.Regexp) (result, error) {
 		for _, p := range running {
 			figures, err := r.measure(b, p, b.clientFor(r, p))
 			if err != nil {
-				return res, fmt.Errorf("through %s: %w\n%s", p.peer, err, p.log)
+				return res, fmt.Errorf("through %s: %w\n%s", p.peer.name, err, p.log)
 			}
 			if i > 0 || rounds == 1 { // the first round warms up
-				res.add(p.peer, figures)
+				res.add(p.peer.name, figures)
 			}
 		}
 		if rounds == 1 {
@@ -210,7 +212,7 @@ func (b *bench) row(r row, match *regexp.Regexp) (result, error) {
 }
 
 func (b *bench) jobFor(r row) job {
-	j := job{pattern: r.pattern, cert: b.ecdsa, to: b.plain.addr}
+	j := job{pattern: r.pattern, cert: b.ecdsa, to: b.plain.addr, reloads: r.reloads}
 	if r.rsa {
 		j.cert = b.rsa
 	}
@@ -287,11 +289,7 @@ func echoCPU(_ *bench, p *proxy, c *client) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, q := range []float64{50, 99, 99.9} {
-		at := took[min(int(q/100*float64(len(took))), len(took)-1)]
-		figures = append(figures, figure{fmt.Sprintf("p%g µs", q), float64(at) / float64(time.Microsecond)})
-	}
-	return figures, nil
+	return append(figures, quantiles(took, 50, 99, 99.9)...), nil
 }
 
 func idleMemory(bytes int64) func(*bench, *proxy, *client) ([]figure, error) {
