@@ -71,6 +71,7 @@ var (
 	_ flow.Aborter    = (*Conn)(nil)
 	_ flow.Unsent     = (*Conn)(nil)
 	_ flow.Rester     = (*Conn)(nil)
+	_ flow.Waiter     = (*Conn)(nil)
 )
 
 // New carries on over c. It fails only where Params contradict themselves.
@@ -167,9 +168,13 @@ func (c *Conn) Rest() {
 	}
 }
 
-// WhenReadable implements [flow.Waiter], with the socket: whatever of it has been
-// read is part of a record, and says nothing yet.
+// WhenReadable implements [flow.Waiter]: by the socket, unless something is left
+// that was read from it.
 func (c *Conn) WhenReadable(f func()) error {
+	if !c.waits() {
+		go f()
+		return nil
+	}
 	w, ok := c.lower.(flow.Waiter)
 	if !ok {
 		return errors.ErrUnsupported

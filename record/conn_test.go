@@ -369,3 +369,34 @@ func TestRest(t *testing.T) {
 		}
 	}
 }
+
+// watched is a connection that can wait without a goroutine.
+type watched struct {
+	flow.Conn
+	asked int
+}
+
+func (w *watched) WhenReadable(func()) error { w.asked++; return nil }
+
+// Who waits for the socket is not left waiting for what was read from it.
+func TestWhenReadable(t *testing.T) {
+	x := newPair(t, 0x1301, nil)
+	w := &watched{Conn: x.conn.lower}
+	x.conn.lower = w
+	x.raw(x.write.seal(x.write.seal(nil, 23, []byte("one")), 23, []byte("two")))
+	read := func(want string) {
+		if u, err := x.conn.ReadUnit(func() []byte { return make([]byte, 3) }); err != nil || string(u) != want {
+			t.Errorf("%q, %v", u, err)
+		}
+	}
+	read("one")
+	woken := make(chan struct{})
+	if err := x.conn.WhenReadable(func() { close(woken) }); err != nil {
+		t.Fatal(err)
+	}
+	<-woken
+	read("two")
+	if err := x.conn.WhenReadable(nil); err != nil || w.asked != 1 {
+		t.Errorf("%v, asked %d times", err, w.asked)
+	}
+}

@@ -24,7 +24,7 @@ import (
 // site is a CA with a server's and a client's leaf, and the parameters of both
 // roles, which a test changes before it shakes hands.
 type site struct {
-	t      *testing.T
+	t      testing.TB
 	ca     *ca.Tester
 	server Server
 	client Client
@@ -32,7 +32,7 @@ type site struct {
 	now    atomic.Pointer[time.Time]
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	s := &site{t: t, ca: ca.Test(t)}
 	now := time.Now()
 	s.now.Store(&now)
@@ -190,7 +190,7 @@ func (s *site) goodWith(server, client flow.Layer) *pair {
 }
 
 // exchange moves a line each way, which also brings the client its ticket.
-func (p *pair) exchange(t *testing.T) {
+func (p *pair) exchange(t testing.TB) {
 	t.Helper()
 	for _, d := range [][2]flow.Conn{{p.client, p.server}, {p.server, p.client}} {
 		if _, err := d[0].Write([]byte("hello")); err != nil {
