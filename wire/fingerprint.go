@@ -25,10 +25,10 @@ func (h *Hello) ja3() string {
 	}
 	return strings.Join([]string{
 		strconv.Itoa(int(h.Version)),
-		join(withoutGREASE(h.CipherSuites), "-", "%d"),
-		join(withoutGREASE(h.Extensions), "-", "%d"),
-		join(withoutGREASE(h.Groups), "-", "%d"),
-		join(points, "-", "%d"),
+		join(withoutGREASE(h.CipherSuites), '-', decimal),
+		join(withoutGREASE(h.Extensions), '-', decimal),
+		join(withoutGREASE(h.Groups), '-', decimal),
+		join(points, '-', decimal),
 	}, ",")
 }
 
@@ -50,14 +50,14 @@ func (h *Hello) ja4() (a, b, c string) {
 	a = fmt.Sprintf("t%s%s%02d%02d%s", h.ja4Version(), sni, min(len(suites), 99), min(len(extensions), 99), ja4ALPN(h.ALPN))
 
 	slices.Sort(suites)
-	b = join(suites, ",", "%04x")
+	b = join(suites, ',', hex4)
 
 	// Whether a client names a server and a protocol depends on the use, not on the client.
 	extensions = slices.DeleteFunc(extensions, func(e uint16) bool { return e == extServerName || e == extALPN })
 	slices.Sort(extensions)
-	c = join(extensions, ",", "%04x")
+	c = join(extensions, ',', hex4)
 	if schemes := withoutGREASE(h.Schemes); c != "" && len(schemes) > 0 {
-		c += "_" + join(schemes, ",", "%04x")
+		c += "_" + join(schemes, ',', hex4)
 	}
 	return a, b, c
 }
@@ -110,13 +110,19 @@ func ja4Hash(s string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-func join(list []uint16, separator, verb string) string {
-	var b strings.Builder
+func join(list []uint16, separator byte, number func([]byte, uint16) []byte) string {
+	b := make([]byte, 0, 6*len(list))
 	for i, v := range list {
 		if i > 0 {
-			b.WriteString(separator)
+			b = append(b, separator)
 		}
-		fmt.Fprintf(&b, verb, v)
+		b = number(b, v)
 	}
-	return b.String()
+	return string(b)
+}
+
+func decimal(b []byte, v uint16) []byte { return strconv.AppendUint(b, uint64(v), 10) }
+
+func hex4(b []byte, v uint16) []byte {
+	return hex.AppendEncode(b, []byte{byte(v >> 8), byte(v)})
 }

@@ -100,3 +100,14 @@ func TestJA4ALPN(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkFingerprints(b *testing.B) {
+	h := &Hello{Version: VersionTLS12}
+	for i := range uint16(18) {
+		h.CipherSuites, h.Extensions, h.Schemes = append(h.CipherSuites, 0xc000+i), append(h.Extensions, i), append(h.Schemes, 0x0400+i)
+	}
+	for b.Loop() {
+		h.JA3()
+		h.JA4()
+	}
+}
