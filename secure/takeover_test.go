@@ -191,6 +191,6 @@ func TestCryptoTLSWritesNoMore(t *testing.T) {
 		t.Error("crypto/tls wrote")
 	}
 	// Nor when it finds a record that it refuses.
-	kept.NetConn().(*under).learn(kept, []byte{23, 3, 3, 0, 30})
+	kept.NetConn().(*under).learn(kept, append([]byte{23, 3, 3, 0, 30}, make([]byte, 30)...))
 	p.exchange(t)
 }
