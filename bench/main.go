@@ -114,8 +114,9 @@ Under reloads, each proxy is told to read its files again after every %d connect
 master-worker mode for that. The times are of the connections that did not fail, from dialling to the answer.
 
 Nothing of a long run is in this table. `+"`make soak`"+` runs everything at once for half an hour (handshakes full and resumed, bytes both
-ways compared by SHA-256, echoes, connections aborted at seven points, 400 idle ones that come and go) and fails where memory still
-grows by more than 1 MiB an hour at its end, where descriptors or goroutines are left, or where one byte came out changed.
+ways compared by SHA-256, echoes, connections aborted at seven points, 400 idle ones that come and go, a reload every five seconds) and fails where memory
+still grows by more than 1 MiB an hour at its end, where descriptors or goroutines are left, where a connection fails, or where one
+byte came out changed.
 
 `, time.Now().UTC().Format("2006-01-02"), cpu, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), versions(), reloadEvery)
 }

@@ -50,7 +50,11 @@ func (b *bench) soak(lasts time.Duration) error {
 		return err
 	}
 	defer p.stop()
-	l := &load{full: b.clientFor(row{client: groups(tls.X25519, tls.X25519MLKEM768)}, p), resumed: b.clientFor(row{client: resuming}, p)}
+	l := &load{
+		full:    b.clientFor(row{client: groups(tls.X25519, tls.X25519MLKEM768)}, p),
+		resumed: b.clientFor(row{client: resuming}, p),
+		reload:  func() error { return p.cmd.Process.Signal(p.peer.reload) },
+	}
 	if err := handshakes(l.full, 8); err != nil {
 		return err
 	}

@@ -20,18 +20,20 @@ const (
 	soakIdle  = 400     // connections that do nothing
 	soakTurn  = 20      // of them replaced at a time
 	soakEchos = 200     // rounds of one connection
+	soakAnew  = 5 * time.Second
 )
 
 // load is all kinds of work at once, and how much of each was done.
 type load struct {
 	full, resumed *client
+	reload        func() error
 
-	handshakes, resumptions, swaps, echoes, aborted, idled atomic.Int64
+	handshakes, resumptions, swaps, echoes, aborted, idled, reloaded atomic.Int64
 }
 
 func (l *load) String() string {
-	return fmt.Sprintf("%d full handshakes, %d with a ticket, %.1f GiB there and back, %d echoes, %d aborted, %d idle connections replaced",
-		l.handshakes.Load(), l.resumptions.Load(), float64(l.swaps.Load())*soakSwap/(1<<30), l.echoes.Load(), l.aborted.Load(), l.idled.Load())
+	return fmt.Sprintf("%d full handshakes, %d with a ticket, %.1f GiB there and back, %d echoes, %d aborted, %d idle connections replaced, %d reloads",
+		l.handshakes.Load(), l.resumptions.Load(), float64(l.swaps.Load())*soakSwap/(1<<30), l.echoes.Load(), l.aborted.Load(), l.idled.Load(), l.reloaded.Load())
 }
 
 // run works until ctx ends, and gives the first error that is none of the load's
@@ -56,11 +58,13 @@ func (l *load) run(ctx context.Context) error {
 			})
 		}
 	}
-	workers.Go(func() {
-		if err := l.idle(ctx); err != nil {
-			stop(err)
-		}
-	})
+	for _, alone := range []func(context.Context) error{l.idle, l.renew} {
+		workers.Go(func() {
+			if err := alone(ctx); err != nil {
+				stop(err)
+			}
+		})
+	}
 	workers.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) && !errors.Is(cause, context.Canceled) {
 		return cause
@@ -173,6 +177,23 @@ func (l *load) idle(ctx context.Context) error {
 			return nil
 		}
 		turn = conns[next : next+soakTurn]
+	}
+}
+
+// renew has everything read again, now and then.
+func (l *load) renew(ctx context.Context) error {
+	tick := time.NewTicker(soakAnew)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := l.reload(); err != nil {
+			return err
+		}
+		l.reloaded.Add(1)
 	}
 }
 
