@@ -90,8 +90,8 @@ func (s *site) rotate(t testing.TB) {
 	}
 }
 
-// visit has a line echoed over a connection of its own.
-func (s *site) visit(addr string, cfg *tls.Config) (tls.ConnectionState, error) {
+// knock has a line echoed over a connection of its own.
+func (s *site) knock(addr string, cfg *tls.Config) (tls.ConnectionState, error) {
 	d := net.Dialer{Timeout: bound}
 	c, err := d.Dial("tcp", addr)
 	if err != nil {
@@ -195,7 +195,7 @@ func TestFaultCertificatesRotate(t *testing.T) {
 				t.Fatalf("it says %v", said)
 			}
 		}
-		cs, err := r.visit(r.Addr("a"), r.clientConfig(tls.VersionTLS13))
+		cs, err := r.knock(r.Addr("a"), r.clientConfig(tls.VersionTLS13))
 		if err != nil || !cs.PeerCertificates[0].Equal(r.leaf.Cert) {
 			t.Errorf("rotation %d: a new connection does not get the leaf it should (%v)", i, err)
 		}
@@ -211,7 +211,7 @@ func TestReloadOfACommandLine(t *testing.T) {
 	if said := r.reload(); said.Text("kept") != "tls-0" {
 		t.Errorf("it says %v", said)
 	}
-	cs, err := s.visit(r.Addr(""), s.clientConfig(tls.VersionTLS13))
+	cs, err := s.knock(r.Addr(""), s.clientConfig(tls.VersionTLS13))
 	if err != nil || !cs.PeerCertificates[0].Equal(s.leaf.Cert) {
 		t.Errorf("a new connection does not get the new leaf (%v)", err)
 	}
@@ -242,7 +242,7 @@ listeners:
 	for range 4 {
 		callers.Go(func() {
 			for !ending.Load() {
-				if _, err := r.visit(addr, cfg); err != nil {
+				if _, err := r.knock(addr, cfg); err != nil {
 					t.Errorf("after %d connections: %v", visits.Load(), err)
 					return
 				}
@@ -289,11 +289,11 @@ func TestReloadOfListeners(t *testing.T) {
 		t.Errorf("it says %v", said)
 	}
 	for _, a := range []string{addr, fixed, other} {
-		if _, err := r.visit(a, cfg); err != nil {
+		if _, err := r.knock(a, cfg); err != nil {
 			t.Errorf("%s does not answer: %v", a, err)
 		}
 	}
-	if _, err := r.visit(gone, cfg); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := r.knock(gone, cfg); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("where a listener was, there is %v", err)
 	}
 	running.goOn(t)
@@ -313,7 +313,7 @@ func TestReloadOfListeners(t *testing.T) {
 	r.mustReload(t, oneListener+fmt.Sprintf(`  - {from: "tcp://%s", to: "ECHO"}
   - {from: "tls://%s", name: goes, cert: CERT, key: KEY, to: "ECHO"}
 `, fixed, gone))
-	if _, err := r.visit(gone, cfg); err != nil {
+	if _, err := r.knock(gone, cfg); err != nil {
 		t.Errorf("the listener that came back does not answer: %v", err)
 	}
 	if _, err := net.DialTimeout("tcp", other, bound); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -345,7 +345,7 @@ func TestReloadOfABadFile(t *testing.T) {
 	} {
 		r.write(t, bad.text)
 		r.mustKeep(t, bad.words...)
-		if _, err := r.visit(r.Addr("a"), r.clientConfig(tls.VersionTLS13)); err != nil {
+		if _, err := r.knock(r.Addr("a"), r.clientConfig(tls.VersionTLS13)); err != nil {
 			t.Errorf("after %q: %v", bad.text, err)
 		}
 	}
@@ -378,7 +378,7 @@ func TestReloadKeepsSessions(t *testing.T) {
 		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 		resumed := func() bool {
 			t.Helper()
-			cs, err := r.visit(r.Addr("a"), cfg)
+			cs, err := r.knock(r.Addr("a"), cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -408,28 +408,42 @@ func TestReloadsInQuickSuccession(t *testing.T) {
 		r.Signal(syscall.SIGHUP)
 	}
 	eventually(t, "the last certificate", func() bool {
-		cs, err := r.visit(r.Addr("a"), r.clientConfig(tls.VersionTLS13))
+		cs, err := r.knock(r.Addr("a"), r.clientConfig(tls.VersionTLS13))
 		return err == nil && cs.PeerCertificates[0].Equal(r.leaf.Cert)
 	})
 }
 
-// A process that ends does not begin again.
+// A process that ends does not begin again, nor does it wait for a file that comes
+// slowly.
 func TestReloadWhileEnding(t *testing.T) {
 	r := startReloader(t, oneListener)
+	late := freeAddr(t)
 	p := startPumps(t, 1, r.Addr("a"), r.clientConfig(tls.VersionTLS13))
-	p.goOn(t)
+	if err := errors.Join(os.Remove(r.file), syscall.Mkfifo(r.file, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	r.Signal(syscall.SIGHUP)
+	slow, err := os.OpenFile(r.file, os.O_WRONLY, 0) // once the program reads
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.Signal(syscall.SIGTERM)
 	r.WaitLog("ending: no new connections")
+	fmt.Fprintf(slow, "listeners: [{from: 'tcp://%s', to: 'tcp://%s'}]\n", late, r.echo)
+	slow.Close()
 	r.Signal(syscall.SIGHUP)
 	p.goOn(t)
-	r.Signal(syscall.SIGHUP)
-	p.goOn(t)
-	if _, err := net.DialTimeout("tcp", r.Addr("a"), bound); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("it listens: %v", err)
+	for _, addr := range []string{r.Addr("a"), late} {
+		if _, err := net.DialTimeout("tcp", addr, bound); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s listens: %v", addr, err)
+		}
 	}
 	p.end()
 	if code := r.Wait(); code != 0 {
 		t.Errorf("the exit code is %d", code)
+	}
+	if strings.Contains(r.Stderr(), "reloaded") {
+		t.Error("it says that it reloaded, or did not")
 	}
 }
 
@@ -437,7 +451,7 @@ func TestReloadSaysWhatItCannotChange(t *testing.T) {
 	r := startReloader(t, oneListener)
 	r.mustReload(t, oneListener+"state_dir: "+t.TempDir()+"\nlog: {level: debug}\n")
 	r.Logged("state_dir needs a restart; it stays none", 1)
-	if _, err := r.visit(r.Addr("a"), r.clientConfig(tls.VersionTLS13)); err != nil {
+	if _, err := r.knock(r.Addr("a"), r.clientConfig(tls.VersionTLS13)); err != nil {
 		t.Fatal(err)
 	}
 	r.WaitLog("accepted") // which is said at debug alone
