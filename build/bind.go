@@ -51,6 +51,7 @@ func (p *Program) Bind(ctx context.Context, old *Program) (*Change, error) {
 			}
 			return nil, heldByUs(err, l, old)
 		}
+		a.RestOn(p.poller)
 		l.Socket = &Socket{Acceptor: a}
 		l.Install()
 		c.Added = append(c.Added, l)

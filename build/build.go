@@ -29,6 +29,9 @@ type Options struct {
 	// it finds, so that sessions outlive it.
 	Tickets *secure.Tickets
 
+	// Poller is where connections rest that nothing moves on; nil: nowhere.
+	Poller *transport.Poller
+
 	// DryRun leaves no trace: who checks a file is often root, and what root
 	// makes the service's own user could not use.
 	DryRun bool
@@ -40,6 +43,8 @@ type Program struct {
 	Warnings  []string
 	Logs      []io.Closer // key logs, to close at the end
 	Tickets   *secure.Tickets
+
+	poller *transport.Poller
 }
 
 // Listener is one listener made ready.
@@ -94,7 +99,7 @@ func New(f *config.File, o Options) (*Program, error) {
 	if err := b.state(); err != nil {
 		return nil, err
 	}
-	b.program.Tickets = b.tickets
+	b.program.Tickets, b.program.poller = b.tickets, o.Poller
 	for i := range f.Listeners {
 		if err := overlap(f.Listeners[:i], &f.Listeners[i]); err != nil {
 			b.program.Close()
@@ -315,7 +320,7 @@ func match(c config.Match) route.Match {
 }
 
 func (b *builder) dialer(c *config.Route) *transport.Dialer {
-	d := &transport.Dialer{Where: where(c.To.Addr), Timeout: c.Timeouts.Dial}
+	d := &transport.Dialer{Where: where(c.To.Addr), Timeout: c.Timeouts.Dial, Poller: b.o.Poller}
 	for _, r := range b.file.Resolve {
 		d.Resolve = append(d.Resolve, transport.Override{Host: r.Host, Port: r.Port, Addr: r.Addr})
 	}

@@ -14,7 +14,7 @@ func TidyUp(ctx context.Context) {
 	tick := time.NewTicker(tidyEvery)
 	defer tick.Stop()
 	var t tidier
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}, {Name: "/sched/goroutines:goroutines"}}
 	for {
 		select {
 		case <-ctx.Done():
@@ -22,7 +22,7 @@ func TidyUp(ctx context.Context) {
 		case <-tick.C:
 		}
 		metrics.Read(sample)
-		if t.due(sample[0].Value.Uint64(), sample[1].Value.Uint64()) {
+		if t.due(sample[0].Value.Uint64(), sample[1].Value.Uint64(), sample[2].Value.Uint64()) {
 			debug.FreeOSMemory()
 		}
 	}
@@ -31,22 +31,26 @@ func TidyUp(ctx context.Context) {
 const (
 	tidyEvery = time.Second
 	tidyQuiet = 256 << 10 // bytes allocated in that time that are still silence
-	tidyLeast = 4 << 20   // bytes allocated since the last time that are worth a collection
+	tidyLeast = 4 << 20   // bytes that may have come free since the last time and are worth a collection
+	tidyStack = 8 << 10   // bytes that a goroutine which has ended has left, at least
 )
 
 // tidier knows how much had been allocated when it was last asked, and when it
-// last said yes.
-type tidier struct{ asked, tidied uint64 }
+// last said yes; and the most goroutines that it has seen since.
+type tidier struct{ asked, tidied, goroutines uint64 }
 
-// due says whether it is time, from what has been allocated ever and what the
-// last collection found alive. The collection that follows costs in proportion to
-// what is alive, so a quarter of that must have come since.
-func (t *tidier) due(allocs, live uint64) bool {
+// due says whether it is time, from what has been allocated ever, what the last
+// collection found alive and how many goroutines there are. The collection that
+// follows costs in proportion to what is alive, so a quarter of that must have
+// come since.
+func (t *tidier) due(allocs, live, goroutines uint64) bool {
 	quiet := allocs-t.asked <= tidyQuiet
 	t.asked = allocs
-	if !quiet || allocs-t.tidied < max(tidyLeast, live/4) {
+	t.goroutines = max(t.goroutines, goroutines)
+	free := allocs - t.tidied + tidyStack*(t.goroutines-goroutines)
+	if !quiet || free < max(tidyLeast, live/4) {
 		return false
 	}
-	t.tidied = allocs
+	t.tidied, t.goroutines = allocs, goroutines
 	return true
 }

@@ -49,14 +49,13 @@ type Engine struct {
 
 // life is what the engine keeps of a flow that is alive, to end it from outside.
 type life struct {
-	cancel context.CancelCauseFunc
-
-	mu    sync.Mutex
-	conns []flow.Conn // bare ones, client first
-	dead  bool
-	drain time.Duration
-	since time.Time   // when Drain began; zero before
-	timer *time.Timer // ends the flow; set by Drain
+	mu     sync.Mutex
+	cancel context.CancelCauseFunc // of what brings the ends up; nil once they are
+	conns  []flow.Conn             // bare ones, client first
+	cause  error                   // why it was ended from outside; nil while it was not
+	drain  time.Duration
+	since  time.Time   // when Drain began; zero before
+	timer  *time.Timer // ends the flow; set by Drain
 }
 
 // hold notes a bare connection of the flow, which kill ends. A connection that
@@ -64,7 +63,7 @@ type life struct {
 func (l *life) hold(c flow.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.dead {
+	if l.cause != nil {
 		flow.Abort(c)
 		return
 	}
@@ -72,13 +71,35 @@ func (l *life) hold(c flow.Conn) {
 }
 
 func (l *life) kill(cause error) {
-	l.cancel(cause)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.dead = true
+	if l.cause != nil {
+		return
+	}
+	l.cause = cause
+	if l.cancel != nil {
+		l.cancel(cause)
+	}
 	for _, c := range l.conns {
 		flow.Abort(c)
 	}
+}
+
+// up says that both ends are: a context, which is half a KiB, has nothing to end
+// from here on.
+func (l *life) up() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cancel != nil {
+		l.cancel(nil)
+		l.cancel = nil
+	}
+}
+
+func (l *life) killed() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cause
 }
 
 // setDrain says how long the flow may last once Drain has begun, which may be
@@ -178,22 +199,25 @@ func (e *Engine) begin(ctx context.Context, l *Listener, f *flow.Flow, c flow.Co
 	e.flows.Add(1)
 	e.mu.Unlock()
 
-	go e.run(ctx, l, lf, f, c)
+	go roomy(func() { e.run(ctx, l, lf, f, c) })
 	return true
 }
 
-// run and what it calls stay small: an idle flow stands on their stack, which the
-// collector halves only while less than a quarter of it is used.
+// run carries a flow from accept to close.
 func (e *Engine) run(ctx context.Context, l *Listener, lf *life, f *flow.Flow, c flow.Conn) {
-	defer e.over(lf)
-	err := safely(func() error { return e.serve(ctx, l, lf, f, c) })
-	c.Close()
-	e.report(ctx, f, err)
+	end := func(err error) {
+		defer e.over(lf)
+		c.Close()
+		e.report(lf, f, err)
+	}
+	if err := safely(func() error { return e.serve(ctx, l, lf, f, c, end) }); err != nil {
+		end(err)
+	}
 }
 
-func (e *Engine) report(ctx context.Context, f *flow.Flow, err error) {
+func (e *Engine) report(lf *life, f *flow.Flow, err error) {
 	end := flow.AsError(err, flow.Internal)
-	if cause := context.Cause(ctx); end != nil && cause != nil {
+	if cause := lf.killed(); end != nil && cause != nil {
 		stage := end.Stage
 		end = flow.AsError(cause, flow.Drained)
 		end = &flow.Error{Stage: stage, Reason: end.Reason, Fault: end.Fault, Err: end.Err}
@@ -212,7 +236,7 @@ func (e *Engine) over(lf *life) {
 
 func (e *Engine) forget(lf *life) {
 	lf.end()
-	lf.cancel(nil)
+	lf.up()
 	e.mu.Lock()
 	delete(e.live, lf)
 	e.mu.Unlock()
@@ -268,10 +292,16 @@ func safely(f func() error) (err error) {
 	return f()
 }
 
-// aside runs f on a goroutine of its own and waits for it, so that the stack which
-// f grows goes with it.
-func aside(f func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- safely(f) }()
-	return <-done
+// roomy runs f on a stack that has grown already. A handshake takes some 16 KiB,
+// and to grow by doubling copies what is there again and again: 4 % of all that a
+// handshake costs. A flow that rests has given its stack back.
+//
+//go:noinline
+func roomy(f func()) {
+	var room [16 << 10]byte
+	touch(&room)
+	f()
 }
+
+//go:noinline
+func touch(room *[16 << 10]byte) { room[0] = 1 }

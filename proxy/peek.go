@@ -138,6 +138,14 @@ func (r *replay) Abort() error { return flow.Abort(r.Conn) }
 
 func (r *replay) Unsent() (int, error) { return unsent(r.Conn) }
 
+func (r *replay) WhenReadable(f func()) error {
+	w, ok := r.Conn.(flow.Waiter)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return w.WhenReadable(f)
+}
+
 func (r *replay) Bare() *net.TCPConn {
 	if !r.spent.Load() {
 		return nil

@@ -32,7 +32,17 @@ type half struct {
 	mu   sync.Mutex
 	cond *sync.Cond
 	data bytes.Buffer
-	err  error // what comes after data
+	err  error  // what comes after data
+	wait func() // see WhenReadable
+}
+
+// stir wakes whoever waits for h to change. h.mu is held.
+func (h *half) stir() {
+	h.cond.Broadcast()
+	if h.wait != nil {
+		go h.wait()
+		h.wait = nil
+	}
 }
 
 func duplex() (a, b *end) {
@@ -50,7 +60,7 @@ func (h *half) finish(err error, drop bool) {
 	if drop {
 		h.data.Reset()
 	}
-	h.cond.Broadcast()
+	h.stir()
 }
 
 func (e *end) Read(p []byte) (int, error) {
@@ -75,7 +85,7 @@ func (e *end) Write(p []byte) (int, error) {
 		return 0, syscall.EPIPE
 	}
 	e.out.data.Write(p)
-	e.out.cond.Broadcast()
+	e.out.stir()
 	return len(p), nil
 }
 
@@ -104,7 +114,21 @@ func (e *end) SetReadDeadline(t time.Time) error {
 	e.in.mu.Lock()
 	defer e.in.mu.Unlock()
 	e.deadline = t
-	e.in.cond.Broadcast()
+	if t.IsZero() {
+		e.in.cond.Broadcast()
+	} else {
+		e.in.stir()
+	}
+	return nil
+}
+
+func (e *end) WhenReadable(f func()) error {
+	e.in.mu.Lock()
+	defer e.in.mu.Unlock()
+	e.in.wait = f
+	if e.in.data.Len() > 0 || e.in.err != nil {
+		e.in.stir()
+	}
 	return nil
 }
 

@@ -31,19 +31,24 @@ const unitSize = 64 << 10
 // relay is the state of one flow's relay.
 type relay struct {
 	f      *flow.Flow
+	done   func(error)  // told of the end, once
 	ends   [2]flow.Conn // by Direction: where its bytes come from
 	sent   [2]atomic.Int64
-	over   [2]chan struct{}
 	ended  atomic.Int32   // directions that have ended properly
 	told   [2]atomic.Bool // ends that have been told of the other's proper end
 	moved  atomic.Int64   // when bytes last moved, since start
 	start  time.Time
 	timer  *time.Timer
 	mu     sync.Mutex
-	cause  error     // why the relay was ended from inside; the first counts
-	whole  flow.Conn // the end that is not to blame for cause, if one is
-	unsent [2]int    // what each end had still to acknowledge when silence was judged
+	pumps  [2]pumping
+	heard  [2]chan struct{} // closed when the direction is over, where somebody waits for it
+	woke   time.Duration    // when a direction last woke, since start
+	cause  error            // why the relay was ended from inside; the first counts
+	whole  flow.Conn        // the end that is not to blame for cause, if one is
+	unsent [2]int           // what each end had still to acknowledge when silence was judged
 	closed bool
+
+	restless bool // it cannot rest
 }
 
 // Relay implements [flow.Relayer].
@@ -52,15 +57,18 @@ func (Relay) Relay(ctx context.Context, f *flow.Flow, client flow.Conn, open flo
 	if err != nil {
 		return err
 	}
-	r := &relay{f: f, ends: [2]flow.Conn{flow.Up: client, flow.Down: server}, start: time.Now()}
-	for d := range r.over {
-		r.over[d] = make(chan struct{})
-	}
+	done := make(chan error, 1)
+	relayed(f, client, server, func(err error) { done <- err })
+	return <-done
+}
+
+// relayed relays, and calls done when that is over: which may be long after it
+// has returned, since a flow that rests has no goroutine.
+func relayed(f *flow.Flow, client, server flow.Conn, done func(error)) {
+	r := &relay{f: f, done: done, ends: [2]flow.Conn{flow.Up: client, flow.Down: server}, start: time.Now()}
 	r.watch()
 	go r.pump(flow.Up)
 	r.pump(flow.Down)
-	<-r.over[flow.Up]
-	return r.finish()
 }
 
 func (r *relay) finish() error {
@@ -149,21 +157,45 @@ func (r *relay) abort(cause error) {
 	}
 }
 
-// pump moves one direction until it ends.
+// pump moves one direction until it ends, or rests.
 func (r *relay) pump(d flow.Direction) {
-	defer close(r.over[d])
-	var end flow.Direction
-	var cause *flow.Error
-	if err := safely(func() error {
-		if end, cause = r.move(d); cause == nil {
+	if r.turn(d) {
+		return
+	}
+	r.mu.Lock()
+	r.pumps[d] = over
+	if r.heard[d] != nil {
+		close(r.heard[d])
+	}
+	last := r.pumps[1-d] == over
+	r.mu.Unlock()
+	if last {
+		r.done(safely(r.finish))
+	}
+}
+
+// turn moves one direction until it rests, or is over.
+func (r *relay) turn(d flow.Direction) (rests bool) {
+	err := safely(func() error {
+		end, cause := r.move(d)
+		for cause == errRest {
+			if r.rest(d) {
+				rests = true
+				return nil
+			}
+			end, cause = r.move(d)
+		}
+		if cause == nil {
 			r.passOnEnd(d)
+		} else {
+			r.fail(end, cause)
 		}
 		return nil
-	}); err != nil {
+	})
+	if err != nil {
 		r.abort(err)
-	} else if cause != nil {
-		r.fail(end, cause)
 	}
+	return rests
 }
 
 // passOnEnd tells the other end that direction d has ended properly.
@@ -187,8 +219,12 @@ func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 		return unit[:]
 	}
 	for {
-		if in, out := bareOf(src), bareOf(dst); in != nil && out != nil {
-			if end, cause := spliceError(d, Splice(out, in, func(n int) { r.count(d, n) })); cause != nil {
+		if in, out := bareOf(src), bareOf(dst); in != nil && out != nil && r.sent[d].Load() >= spliceFrom {
+			err := Splice(out, in, func(n int) { r.count(d, n) })
+			if errors.Is(err, os.ErrDeadlineExceeded) && r.interrupts(d) {
+				return d, errRest
+			}
+			if end, cause := spliceError(d, err); cause != nil {
 				return end, cause
 			}
 			// It has ended, and src says how; or no file descriptor is left for a
@@ -206,6 +242,8 @@ func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 		switch {
 		case errors.Is(err, io.EOF):
 			return d, nil
+		case errors.Is(err, os.ErrDeadlineExceeded) && r.interrupts(d):
+			return d, errRest
 		case err != nil:
 			return d, endError(d, err)
 		case werr != nil:
@@ -216,6 +254,10 @@ func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 	}
 }
 
+// spliceFrom is how many bytes a direction has moved when it begins to splice. What
+// is shorter costs less through a buffer: a splice is two system calls more.
+const spliceFrom = 256 << 10
+
 // lastWords bounds how long hear waits.
 const lastWords = time.Second
 
@@ -223,10 +265,18 @@ const lastWords = time.Second
 // bytes. What came before its reset is still to be read and may say why: in TLS
 // 1.3 a server refuses our certificate after our handshake is done.
 func (r *relay) hear(d flow.Direction) {
+	r.mu.Lock()
+	if r.pumps[d] == over {
+		r.mu.Unlock()
+		return
+	}
+	said := make(chan struct{})
+	r.heard[d] = said
+	r.mu.Unlock()
 	t := time.NewTimer(lastWords)
 	defer t.Stop()
 	select {
-	case <-r.over[d]:
+	case <-said:
 	case <-t.C:
 	}
 }
@@ -238,8 +288,9 @@ func (r *relay) count(d flow.Direction, n int) {
 
 func (r *relay) touch() { r.moved.Store(int64(time.Since(r.start))) }
 
-// watch sets the one timer of the flow for the next moment at which silence or
-// age may have lasted too long. Bytes that move do not touch the timer.
+// watch sets the one timer of the flow for the next moment at which silence may
+// have lasted long enough to rest, or silence or age too long. Bytes that move do
+// not touch the timer.
 func (r *relay) watch() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -250,9 +301,16 @@ func (r *relay) watch() {
 	}
 	switch {
 	case r.closed || r.cause != nil:
+		return
 	case cause != nil && wait <= 0:
 		go r.abort(cause)
-	case cause == nil:
+		return
+	}
+	if rest := r.untilRest(); rest > 0 && (cause == nil || rest < wait) {
+		wait = rest
+	}
+	switch {
+	case wait <= 0:
 	case r.timer == nil:
 		r.timer = time.AfterFunc(wait, r.watch)
 	default:

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -93,11 +94,14 @@ func TestRelayWithoutPipes(t *testing.T) {
 	go func() {
 		ended <- Relay{}.Relay(context.Background(), f, bare{near}, func(context.Context) (flow.Conn, error) { return bare{far}, nil })
 	}()
+	word := bytes.Repeat([]byte("word"), spliceFrom) // long enough that a pipe would have been wanted
 	for _, way := range [][2]*net.TCPConn{{client, server}, {server, client}} {
-		way[0].Write([]byte("word"))
-		way[0].CloseWrite()
-		if got, err := io.ReadAll(struct{ io.Reader }{way[1]}); string(got) != "word" || err != nil {
-			t.Errorf("read %q, %v", got, err)
+		go func() {
+			way[0].Write(word)
+			way[0].CloseWrite()
+		}()
+		if got, err := io.ReadAll(struct{ io.Reader }{way[1]}); !bytes.Equal(got, word) || err != nil {
+			t.Errorf("read %d bytes, %v", len(got), err)
 		}
 	}
 	if err := <-ended; err != nil {

@@ -9,28 +9,37 @@ import (
 	"sallyport/wire"
 )
 
-// serve is one connection from accept to close, in one direction. The bare
-// client connection is closed by the caller, the server's here.
-//
-// What stands before the relay grows its stack, so that it runs aside: the flow
-// itself keeps a small one for as long as it lives.
-func (e *Engine) serve(ctx context.Context, l *Listener, lf *life, f *flow.Flow, bare flow.Conn) error {
+// serve is one connection from accept to close, in one direction. Where it gives
+// no error, end is told of the flow's end, maybe long after serve has returned: a
+// flow that rests has no goroutine. The bare client connection is closed by the
+// caller's end, the server's here.
+func (e *Engine) serve(ctx context.Context, l *Listener, lf *life, f *flow.Flow, bare flow.Conn, end func(error)) error {
 	e.Observer.Begin(f)
 	server := &side{f: f, lf: lf}
-	defer server.close()
 	var client flow.Conn
-	err := aside(func() (err error) {
+	if err := safely(func() (err error) {
 		client, err = e.establish(ctx, l, lf, f, bare, server)
 		return err
-	})
-	if err != nil {
+	}); err != nil {
+		server.close()
 		return err
 	}
-	relay := f.Decision.Relay
-	if relay == nil {
-		relay = Relay{}
+	over := func(err error) {
+		end(safely(func() error { return part(client, bare, server, err) }))
 	}
-	if err := relay.Relay(ctx, f, client, server.first); err != nil {
+	if relay := f.Decision.Relay; relay != nil {
+		over(safely(func() error { return relay.Relay(ctx, f, client, server.first) }))
+		return nil
+	}
+	lf.up()
+	relayed(f, client, server.conn, over)
+	return nil
+}
+
+// part closes both ends as the relay has ended.
+func part(client, bare flow.Conn, server *side, err error) error {
+	defer server.close()
+	if err != nil {
 		server.aborted = true
 		flow.Abort(bare)
 		return at(flow.StageRelay, err, flow.Internal)

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"net"
 	"syscall"
-
-	"sallyport/flow"
 )
 
-// Listen binds w for the listener of that name. The acceptor is an [*Acceptor].
-func Listen(ctx context.Context, listener string, w Where) (flow.Acceptor, error) {
+// Listen binds w for the listener of that name.
+func Listen(ctx context.Context, listener string, w Where) (*Acceptor, error) {
 	var (
 		s   *source
 		err error

@@ -28,7 +28,7 @@ func listen(t testing.TB, w Where) (*Acceptor, uint16) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.Close() })
-	return a.(*Acceptor), addrPort(a.Addr()).Port()
+	return a, addrPort(a.Addr()).Port()
 }
 
 // pair connects through a fresh listener on w: the accepted end, its flow, and the dialled one.

@@ -17,6 +17,7 @@ import (
 	"sallyport/observe"
 	"sallyport/posture"
 	"sallyport/proxy"
+	"sallyport/transport"
 )
 
 // serve runs what read gives until a signal ends it; SIGHUP has it read again.
@@ -34,7 +35,11 @@ func serve(ctx context.Context, read func() (*config.File, error), warnings []st
 	s := &service{read: read, file: file, doors: map[*build.Socket]context.CancelFunc{}, broken: make(chan error, 1)}
 	s.level.Set(level(file.Log.Level))
 	s.log = observe.NewLogger(os.Stderr, string(file.Log.Format), &s.level)
-	if s.program, err = ready(file, build.Options{Env: os.Getenv}); err != nil {
+	if s.poller, err = transport.NewPoller(); err != nil {
+		return failure{err, exitFailed}
+	}
+	defer s.poller.Close()
+	if s.program, err = ready(file, build.Options{Env: os.Getenv, Poller: s.poller}); err != nil {
 		return err
 	}
 	defer func() { s.program.Close() }()
@@ -76,6 +81,7 @@ type service struct {
 	log    *slog.Logger
 	level  slog.LevelVar
 	engine *proxy.Engine
+	poller *transport.Poller
 	broken chan error // the first listener's that does not accept any more
 
 	mu      sync.Mutex // held while listeners come and go
