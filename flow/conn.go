@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 )
 
 // Transport tells a byte stream from datagrams.
@@ -67,6 +68,26 @@ type Rester interface{ Rest() }
 // would not wait: for bytes, the end, an error, Close, Abort, or a read deadline
 // set meanwhile. Until then nobody may read. On an error f is not called.
 type Waiter interface{ WhenReadable(f func()) error }
+
+// Packets is an optional interface of a Datagram Conn that an acceptor gave, for a
+// layer whose peer may change its address. ReadFrom says where each datagram came
+// from; WriteTo sends elsewhere than to the client's address as it is now.
+type Packets interface {
+	net.PacketConn
+	// Bind has datagrams with this connection ID (RFC 9146) come here, whatever
+	// their source.
+	Bind(cid []byte) error
+	// Moved says that the peer is at another address from now on: an
+	// authenticated record, newer than all before it, came from there.
+	Moved(netip.AddrPort)
+	// Established says that the handshake is finished. An older association of
+	// the same address ends, and the bounds on handshakes count it no more.
+	Established()
+}
+
+// ErrTooLarge is what Write on a Datagram Conn gives for a datagram that cannot be
+// carried whole. The datagram is lost, the connection goes on.
+var ErrTooLarge = errors.New("the datagram is too large to be carried")
 
 // UnitReader is an optional interface of a Conn that holds no buffer while it
 // waits: lease is called once there is something to read. The unit is the first
