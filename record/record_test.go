@@ -148,7 +148,7 @@ func (x *pair) wantFault(alert wire.Alert) {
 	}
 }
 
-// The example of RFC 8448, section 3: the server's first application record.
+// The example of RFC 8448, section 3: the server's application key and nonce.
 func TestRFC8448(t *testing.T) {
 	unhex := func(s string) []byte {
 		b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
