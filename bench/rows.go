@@ -74,8 +74,8 @@ var rows = []row{
 	{name: "bulk download", unit: "CPU s/GiB", pattern: "offload", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(download), bound: perGiB(sealRecord)},
 	{name: "bulk upload", unit: "CPU s/GiB", pattern: "offload", goal: 0.65, client: groups(tls.X25519), measure: bulkCPU(upload), bound: perGiB(openRecord)},
 	{name: "echo 1 KiB on 32 connections", unit: "µs CPU", pattern: "offload", goal: 0.9, client: groups(tls.X25519), measure: echoCPU, bound: once(openEcho, sealEcho)},
-	{name: fmt.Sprintf("idle for %v after 1 KiB", idleWait), unit: "KiB each", pattern: "offload", goal: 1, client: groups(tls.X25519), measure: idleMemory(1 << 10)},
-	{name: fmt.Sprintf("idle for %v after 1 MiB", idleWait), unit: "KiB each", pattern: "offload", goal: 1, client: groups(tls.X25519), measure: idleMemory(1 << 20)},
+	{name: fmt.Sprintf("idle for %v after 1 KiB", idleWait), unit: "KiB each", pattern: "offload", goal: 0.5, client: groups(tls.X25519), measure: idleMemory(1 << 10)},
+	{name: fmt.Sprintf("idle for %v after 1 MiB", idleWait), unit: "KiB each", pattern: "offload", goal: 0.5, client: groups(tls.X25519), measure: idleMemory(1 << 20)},
 	{name: "encrypt handshake", unit: "µs CPU", pattern: "encrypt", measure: handshakeCPU(fullHandshakes), bound: once(keygen, agree, verify, verify)},
 	{name: "encrypt handshake, sessions kept", unit: "µs CPU", pattern: "encrypt", resumes: true, measure: handshakeCPU(fullHandshakes), bound: once(keygen, agree)},
 	{name: "encrypt download", unit: "CPU s/GiB", pattern: "encrypt", measure: bulkCPU(download), bound: perGiB(openRecord)},
@@ -315,7 +315,15 @@ func idleMemory(bytes int64) func(*bench, *proxy, *client) ([]figure, error) {
 		}
 		time.Sleep(idleWait)
 		after, err := pss(p.cmd.Process.Pid)
-		return []figure{{"PSS", float64(after-before) / idleConns / 1024}}, err
+		if err != nil {
+			return nil, err
+		}
+		for i, conn := range conns {
+			if err := ask(conn, 64, 64); err != nil {
+				return nil, fmt.Errorf("connection %d after it was idle: %w", i, err)
+			}
+		}
+		return []figure{{"PSS", float64(after-before) / idleConns / 1024}}, nil
 	}
 }
 
