@@ -33,6 +33,7 @@ type Flow struct {
 	Inbound  []Session // inbound; one a layer, outermost first
 	Outbound []Session // outbound
 	Sent     [2]int64  // relay; payload bytes by Direction
+	TooLarge [2]int64  // relay; datagrams lost since the other end could not carry them whole
 }
 
 // Origin is where a flow came from.

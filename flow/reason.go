@@ -123,7 +123,7 @@ var reasons = map[Reason]struct {
 	ClientUnreachable:   {FaultClient, alertNone, "the client's host or network went away"},
 
 	NameNotResolved:    {FaultServer, alertInternalError, "the server's name does not resolve"},
-	DialRefused:        {FaultServer, alertInternalError, "the server refused the connection"},
+	DialRefused:        {FaultServer, alertInternalError, "the server refused the connection; of UDP, nobody listens there"},
 	DialTimeout:        {FaultServer, alertInternalError, "the server did not accept within timeouts.dial"},
 	DialFailed:         {FaultServer, alertInternalError, "the server could not be reached; the error says why"},
 	ServerNotTLS:       {FaultServer, alertInternalError, "the server does not speak TLS on this port"},

@@ -79,6 +79,11 @@ func record(f *flow.Flow, e *flow.Error) []slog.Attr {
 		a.session("out", s)
 	}
 	a.add(slog.Int64("up", f.Sent[flow.Up]), slog.Int64("down", f.Sent[flow.Down]))
+	for d, key := range [...]string{flow.Up: "up_too_large", flow.Down: "down_too_large"} {
+		if n := f.TooLarge[d]; n > 0 {
+			a.add(slog.Int64(key, n))
+		}
+	}
 	if f.Peeked > 0 {
 		a.took("peek_ms", f.Peeked)
 	}

@@ -81,18 +81,28 @@ func (l *life) kill(cause error) {
 		l.cancel(cause)
 	}
 	for _, c := range l.conns {
-		flow.Abort(c)
+		cut(c)
 	}
 }
 
 // up says that both ends are: a context, which is half a KiB, has nothing to end
-// from here on.
-func (l *life) up() {
+// from here on. Ends of datagrams are noted anew, with the layers that can say
+// goodbye.
+func (l *life) up(ends ...flow.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cancel != nil {
 		l.cancel(nil)
 		l.cancel = nil
+	}
+	if len(ends) == 0 || ends[0].Transport() != flow.Datagram {
+		return
+	}
+	l.conns = ends
+	if l.cause != nil {
+		for _, c := range ends {
+			cut(c)
+		}
 	}
 }
 
@@ -217,8 +227,12 @@ func (e *Engine) run(ctx context.Context, l *Listener, lf *life, f *flow.Flow, c
 
 func (e *Engine) report(lf *life, f *flow.Flow, err error) {
 	end := flow.AsError(err, flow.Internal)
-	if cause := lf.killed(); end != nil && cause != nil {
-		stage := end.Stage
+	// A layer of datagrams that was closed reads its own goodbye.
+	if cause := lf.killed(); cause != nil && (end != nil || f.Origin.Transport == flow.Datagram) {
+		stage := flow.StageRelay
+		if end != nil {
+			stage = end.Stage
+		}
 		end = flow.AsError(cause, flow.Drained)
 		end = &flow.Error{Stage: stage, Reason: end.Reason, Fault: end.Fault, Err: end.Err}
 	}

@@ -34,6 +34,7 @@ type relay struct {
 	done   func(error)  // told of the end, once
 	ends   [2]flow.Conn // by Direction: where its bytes come from
 	sent   [2]atomic.Int64
+	lost   [2]atomic.Int64 // datagrams too large for the other end
 	ended  atomic.Int32   // directions that have ended properly
 	told   [2]atomic.Bool // ends that have been told of the other's proper end
 	moved  atomic.Int64   // when bytes last moved, since start
@@ -49,6 +50,7 @@ type relay struct {
 	closed bool
 
 	restless bool // it cannot rest
+	parted   bool // of datagrams: one end has said goodbye
 }
 
 // Relay implements [flow.Relayer].
@@ -80,11 +82,11 @@ func (r *relay) finish() error {
 	cause, whole := r.cause, r.whole
 	r.mu.Unlock()
 	for d := range r.sent {
-		r.f.Sent[d] = r.sent[d].Load()
+		r.f.Sent[d], r.f.TooLarge[d] = r.sent[d].Load(), r.lost[d].Load()
 	}
 	if whole != nil {
 		settle(whole)
-		flow.Abort(whole)
+		cut(whole)
 	}
 	return cause
 }
@@ -94,7 +96,7 @@ func (r *relay) finish() error {
 func (r *relay) fail(end flow.Direction, cause *flow.Error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.cause != nil || r.closed {
+	if r.cause != nil || r.closed || r.parted {
 		return
 	}
 	if errors.Is(cause, flow.ErrTruncated) && r.ended.Load() > 0 {
@@ -102,7 +104,7 @@ func (r *relay) fail(end flow.Direction, cause *flow.Error) {
 		cause.Fault = flow.FaultNone
 	}
 	r.cause, r.whole = cause, r.ends[1-end]
-	flow.Abort(r.ends[end])
+	cut(r.ends[end])
 	r.whole.SetReadDeadline(time.Unix(1, 0)) // its pump has nowhere to write to
 	// The other pump may be amid a write to it, and the timer has had its say.
 	r.whole.SetWriteDeadline(time.Now().Add(settleTotal))
@@ -152,7 +154,7 @@ func (r *relay) abort(cause error) {
 		if r.told[d].Load() {
 			c.Close()
 		} else {
-			flow.Abort(c)
+			cut(c)
 		}
 	}
 }
@@ -177,18 +179,25 @@ func (r *relay) pump(d flow.Direction) {
 // turn moves one direction until it rests, or is over.
 func (r *relay) turn(d flow.Direction) (rests bool) {
 	err := safely(func() error {
-		end, cause := r.move(d)
+		move := r.move
+		if r.datagrams() {
+			move = r.carry
+		}
+		end, cause := move(d)
 		for cause == errRest {
 			if r.rest(d) {
 				rests = true
 				return nil
 			}
-			end, cause = r.move(d)
+			end, cause = move(d)
 		}
-		if cause == nil {
-			r.passOnEnd(d)
-		} else {
+		switch {
+		case cause != nil:
 			r.fail(end, cause)
+		case r.datagrams():
+			r.part()
+		default:
+			r.passOnEnd(d)
 		}
 		return nil
 	})
@@ -361,6 +370,7 @@ var (
 	endNames       = [2]string{flow.Up: "client", flow.Down: "server"}
 	endTruncated   = [2]flow.Reason{flow.ClientTruncated, flow.ServerTruncated}
 	endReset       = [2]flow.Reason{flow.ClientReset, flow.ServerReset}
+	endRefused     = [2]flow.Reason{flow.ClientUnreachable, flow.DialRefused} // ICMP's word, after the fact
 	endUnreachable = [2]flow.Reason{flow.ClientUnreachable, flow.ServerUnreachable}
 )
 
@@ -373,6 +383,8 @@ func endError(end flow.Direction, err error) *flow.Error {
 		return known
 	case errors.Is(err, flow.ErrTruncated), errors.Is(err, io.ErrUnexpectedEOF):
 		reason = endTruncated[end]
+	case errors.Is(err, syscall.ECONNREFUSED):
+		reason = endRefused[end]
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED), errors.Is(err, net.ErrClosed):
 		reason = endReset[end]
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):

@@ -45,14 +45,14 @@ func (r *relay) untilRest() time.Duration {
 func (r *relay) interrupts(d flow.Direction) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.pumps[d] == interrupted && r.cause == nil
+	return r.pumps[d] == interrupted && r.cause == nil && !r.parted
 }
 
 // rest leaves d to be woken, and says whether it is. Its goroutine goes.
 func (r *relay) rest(d flow.Direction) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.cause != nil {
+	if r.cause != nil || r.parted {
 		return false // the next read says what it has to
 	}
 	src := r.ends[d]

@@ -31,7 +31,7 @@ func (e *Engine) serve(ctx context.Context, l *Listener, lf *life, f *flow.Flow,
 		over(safely(func() error { return relay.Relay(ctx, f, client, server.first) }))
 		return nil
 	}
-	lf.up()
+	lf.up(client, server.conn)
 	relayed(f, client, server.conn, over)
 	return nil
 }
@@ -178,7 +178,7 @@ func say(c flow.Conn, p []byte) {
 // bytes in it sends a reset, which would overtake an alert (RFC 9293, section
 // 3.6.1), so what the client still sends is read, for a bounded time.
 func farewell(c flow.Conn) {
-	if c.CloseWrite() != nil {
+	if c.Transport() == flow.Datagram || c.CloseWrite() != nil {
 		return
 	}
 	c.SetReadDeadline(time.Now().Add(time.Second))
