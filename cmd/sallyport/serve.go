@@ -57,6 +57,7 @@ func serve(ctx context.Context, read func() (*config.File, error), warnings []st
 	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(ends)
 
+	posture.TidyStart()
 	change, err := s.program.Bind(ctx, nil)
 	if err != nil {
 		return failure{err, exitFailed}
