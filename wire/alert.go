@@ -113,7 +113,14 @@ const alertRecord = recordHeader + 2
 // AlertRecord is a fatal alert in clear, for a peer whose hello had this
 // legacy_version; 0 where there was no hello. Clients older than TLS 1.2 may
 // refuse a record version above their own, and all newer ones take either.
+//
+// A version of DTLS gives a record of DTLS, which is the last that we send in
+// epoch 0: its sequence number is above those of all HelloVerifyRequests, so that
+// it does not pass for a replay of one.
 func AlertRecord(version uint16, a Alert) []byte {
+	if version>>8 == dtlsMajor {
+		return append(appendDTLSHeader(nil, typeAlert, version, lastClearSeq, 2), byte(AlertFatal), byte(a))
+	}
 	minor := byte(3)
 	if version < VersionTLS12 {
 		minor = 1

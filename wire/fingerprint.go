@@ -32,8 +32,9 @@ func (h *Hello) ja3() string {
 	}, ",")
 }
 
-// JA4 is the fingerprint of a TLS client over TCP as FoxIO defines it, the part
-// of JA4+ that is under the BSD licence: t13d1516h2_8daaf6152771_e5627efa2ab1.
+// JA4 is the fingerprint of a TLS client over TCP or of a DTLS client as FoxIO
+// defines it, the part of JA4+ that is under the BSD licence:
+// t13d1516h2_8daaf6152771_e5627efa2ab1.
 func (h *Hello) JA4() string {
 	a, b, c := h.ja4()
 	return a + "_" + ja4Hash(b) + "_" + ja4Hash(c)
@@ -47,7 +48,11 @@ func (h *Hello) ja4() (a, b, c string) {
 	if slices.Contains(extensions, extServerName) {
 		sni = "d"
 	}
-	a = fmt.Sprintf("t%s%s%02d%02d%s", h.ja4Version(), sni, min(len(suites), 99), min(len(extensions), 99), ja4ALPN(h.ALPN))
+	over := "t"
+	if h.DTLS {
+		over = "d"
+	}
+	a = fmt.Sprintf("%s%s%s%02d%02d%s", over, h.ja4Version(), sni, min(len(suites), 99), min(len(extensions), 99), ja4ALPN(h.ALPN))
 
 	slices.Sort(suites)
 	b = join(suites, ',', hex4)
@@ -67,10 +72,18 @@ func (h *Hello) ja4Version() string {
 	if slices.Contains(h.Extensions, extSupportedVersions) {
 		v = 0
 		for _, offered := range h.Versions {
-			v = max(v, offered)
+			if v == 0 || (offered > v) != h.DTLS { // DTLS's versions count down
+				v = offered
+			}
 		}
 	}
 	switch v {
+	case VersionDTLS13:
+		return "d3"
+	case VersionDTLS12:
+		return "d2"
+	case VersionDTLS10:
+		return "d1"
 	case VersionTLS13:
 		return "13"
 	case VersionTLS12:

@@ -9,17 +9,20 @@ import (
 
 // RecordVersion is what stands in a record ahead of any agreement: 1.2's number
 // for whoever knows it (RFC 8446, section 5.1), else the client's own. Without a
-// hello it is 1.2's.
+// hello it is TLS 1.2's.
 func (h *Hello) RecordVersion() uint16 {
-	if h == nil {
+	switch {
+	case h == nil:
 		return VersionTLS12
+	case h.DTLS: // whose versions count down
+		return min(max(h.Version, VersionDTLS12), VersionDTLS10)
 	}
 	return min(max(h.Version, VersionTLS10), VersionTLS12)
 }
 
 // Forget drops what only a parser needs: Raw and what lies in it, which may be
 // 64 KiB. SNI, ALPN and the lists of numbers stay.
-func (h *Hello) Forget() { h.Raw, h.SessionID, h.Points, h.ECH = nil, nil, nil, nil }
+func (h *Hello) Forget() { h.Raw, h.SessionID, h.Cookie, h.Points, h.ECH = nil, nil, nil, nil, nil }
 
 // Hello is one ClientHello (RFC 8446, section 4.1.2; RFC 5246, section 7.4.1.2).
 // Lists keep the client's order and its GREASE values unless said otherwise.
@@ -36,7 +39,14 @@ type Hello struct {
 	Schemes      []uint16
 	Extensions   []uint16 // types, in order
 	ECH          []byte   // body of encrypted_client_hello (RFC 9849); nil if absent
-	Raw          []byte   // the whole handshake message, with its four byte header
+	Raw          []byte   // the whole handshake message, with its header: four bytes, in DTLS twelve
+
+	// DTLS says that it came in a datagram. All versions in it are DTLS's numbers,
+	// and the three below are of DTLS alone (RFC 6347, section 4).
+	DTLS       bool
+	Cookie     []byte
+	MessageSeq uint16 // 0 in the first hello of a handshake, one more after each HelloVerifyRequest
+	RecordSeq  uint64 // of its record
 }
 
 // Extension types (RFC 8446, section 4.2) that are looked into.
@@ -63,7 +73,7 @@ func ParseHello(msg []byte) (*Hello, error) {
 	h := &Hello{Raw: msg}
 	s := cryptobyte.String(msg)
 	var typ uint8
-	var body, sessionID, suites, compression, extensions cryptobyte.String
+	var body cryptobyte.String
 	switch {
 	case !s.ReadUint8(&typ) || !s.ReadUint24LengthPrefixed(&body):
 		return nil, malformed("shorter than its length says")
@@ -71,31 +81,41 @@ func ParseHello(msg []byte) (*Hello, error) {
 		return nil, malformed("handshake message %d where a ClientHello is due", typ)
 	case !s.Empty():
 		return nil, malformed("bytes behind the message")
-	case !body.ReadUint16(&h.Version) || !body.CopyBytes(h.Random[:]):
-		return nil, malformed("ends within version and random")
-	case !body.ReadUint8LengthPrefixed(&sessionID) || len(sessionID) > 32:
-		return nil, malformed("bad session id")
-	case !body.ReadUint16LengthPrefixed(&suites):
-		return nil, malformed("ends within the cipher suites")
-	case !body.ReadUint8LengthPrefixed(&compression) || compression.Empty():
-		return nil, malformed("bad compression methods")
 	}
-	h.SessionID = sessionID
-	var err error
-	if h.CipherSuites, err = uint16s(suites, "cipher suites"); err != nil {
-		return nil, err
-	}
-	h.Versions = upTo(h.Version)
-	if body.Empty() { // RFC 5246, section 7.4.1.2: a client of TLS 1.2 or older may leave them out
-		return h, nil
-	}
-	if !body.ReadUint16LengthPrefixed(&extensions) || !body.Empty() {
-		return nil, malformed("bad length of the extensions")
-	}
-	if err := h.readExtensions(extensions); err != nil {
+	if err := h.readBody(body); err != nil {
 		return nil, err
 	}
 	return h, nil
+}
+
+func (h *Hello) readBody(body cryptobyte.String) (err error) {
+	var sessionID, cookie, suites, compression, extensions cryptobyte.String
+	switch {
+	case !body.ReadUint16(&h.Version) || !body.CopyBytes(h.Random[:]):
+		return malformed("ends within version and random")
+	case !body.ReadUint8LengthPrefixed(&sessionID) || len(sessionID) > 32:
+		return malformed("bad session id")
+	case h.DTLS && !body.ReadUint8LengthPrefixed(&cookie):
+		return malformed("ends within the cookie")
+	case !body.ReadUint16LengthPrefixed(&suites):
+		return malformed("ends within the cipher suites")
+	case !body.ReadUint8LengthPrefixed(&compression) || compression.Empty():
+		return malformed("bad compression methods")
+	}
+	h.SessionID, h.Cookie = sessionID, cookie
+	if h.CipherSuites, err = uint16s(suites, "cipher suites"); err != nil {
+		return err
+	}
+	if h.Versions = upTo(h.Version); h.DTLS {
+		h.Versions = upToDTLS(h.Version)
+	}
+	if body.Empty() { // RFC 5246, section 7.4.1.2: a client of TLS 1.2 or older may leave them out
+		return nil
+	}
+	if !body.ReadUint16LengthPrefixed(&extensions) || !body.Empty() {
+		return malformed("bad length of the extensions")
+	}
+	return h.readExtensions(extensions)
 }
 
 func (h *Hello) readExtensions(s cryptobyte.String) error {

@@ -12,6 +12,11 @@ const (
 	VersionTLS11 = 0x0302
 	VersionTLS12 = 0x0303
 	VersionTLS13 = 0x0304
+
+	// Of DTLS, whose numbers count down. There is no DTLS 1.1.
+	VersionDTLS10 = 0xfeff
+	VersionDTLS12 = 0xfefd
+	VersionDTLS13 = 0xfefc
 )
 
 var versionNames = map[uint16]string{
@@ -20,9 +25,10 @@ var versionNames = map[uint16]string{
 	VersionTLS11: "TLS 1.1",
 	VersionTLS12: "TLS 1.2",
 	VersionTLS13: "TLS 1.3",
-	0xfeff:       "DTLS 1.0",
-	0xfefd:       "DTLS 1.2",
-	0xfefc:       "DTLS 1.3",
+
+	VersionDTLS10: "DTLS 1.0",
+	VersionDTLS12: "DTLS 1.2",
+	VersionDTLS13: "DTLS 1.3",
 }
 
 // VersionName names a version as people do, "TLS 1.3", or gives its number.
@@ -45,6 +51,17 @@ func upTo(version uint16) []uint16 {
 		list = append(list, v)
 	}
 	return list
+}
+
+// upToDTLS is the same for DTLS (RFC 9147, section 5.3).
+func upToDTLS(version uint16) []uint16 {
+	switch {
+	case version>>8 != dtlsMajor:
+		return nil
+	case version <= VersionDTLS12:
+		return []uint16{VersionDTLS12, VersionDTLS10}
+	}
+	return []uint16{VersionDTLS10}
 }
 
 // isGREASE is RFC 8701, section 2: 0x0a0a, 0x1a1a, ..., 0xfafa.
