@@ -35,9 +35,9 @@ type relay struct {
 	ends   [2]flow.Conn // by Direction: where its bytes come from
 	sent   [2]atomic.Int64
 	lost   [2]atomic.Int64 // datagrams too large for the other end
-	ended  atomic.Int32   // directions that have ended properly
-	told   [2]atomic.Bool // ends that have been told of the other's proper end
-	moved  atomic.Int64   // when bytes last moved, since start
+	ended  atomic.Int32    // directions that have ended properly
+	told   [2]atomic.Bool  // ends that have been told of the other's proper end
+	moved  atomic.Int64    // when bytes last moved, since start
 	start  time.Time
 	timer  *time.Timer
 	mu     sync.Mutex
