@@ -1,14 +1,59 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
 
 	"sallyport/flow"
+	"sallyport/wire"
 )
+
+// readDatagramHello reads the one datagram that a ClientHello is, whole as an
+// acceptor gives it.
+func readDatagramHello(c flow.Conn) (*wire.Hello, []byte, error) {
+	unit := buffers.Get().(*[unitSize]byte)
+	defer buffers.Put(unit)
+	n, err := c.Read(unit[:])
+	held := bytes.Clone(unit[:n])
+	if err != nil {
+		return nil, held, helloReadError(err, n)
+	}
+	// note forgets what shares memory with the datagram, so that it can go.
+	hello, err := wire.ParseDTLSHello(held)
+	switch {
+	case errors.Is(err, wire.ErrNotTLS):
+		return nil, held, flow.Fail(flow.NotTLS, "the client does not speak DTLS: it began with %q", held[:min(n, 16)])
+	case err != nil:
+		return nil, held, helloError(err, held)
+	}
+	return hello, held, nil
+}
+
+// packetReplay is replay for a layer that asks where each datagram came from.
+type packetReplay struct {
+	*replay
+	packets flow.Packets // Conn
+}
+
+var _ flow.Packets = (*packetReplay)(nil)
+
+func (r *packetReplay) ReadFrom(p []byte) (int, net.Addr, error) {
+	if r.held != nil {
+		return r.take(p), r.RemoteAddr(), nil
+	}
+	return r.packets.ReadFrom(p)
+}
+
+func (r *packetReplay) WriteTo(p []byte, to net.Addr) (int, error) { return r.packets.WriteTo(p, to) }
+func (r *packetReplay) Bind(cid []byte) error                      { return r.packets.Bind(cid) }
+func (r *packetReplay) Moved(to netip.AddrPort)                    { r.packets.Moved(to) }
+func (r *packetReplay) Established()                               { r.packets.Established() }
 
 // carry moves one direction's datagrams, each as it came, until an end says
 // goodbye, or says which end failed.

@@ -3,11 +3,15 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,6 +19,7 @@ import (
 	"time"
 
 	"sallyport/flow"
+	"sallyport/wire"
 )
 
 // packets is one end of an association in memory.
@@ -293,4 +298,96 @@ func (d dialsPackets) Dial(context.Context, *flow.Flow) (flow.Conn, error) {
 	near, far := association()
 	d.far <- far
 	return near, nil
+}
+
+// ReadFrom and the rest of flow.Packets, for a layer that follows its peer.
+func (p *packets) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, err := p.Read(b)
+	return n, p.RemoteAddr(), err
+}
+func (p *packets) WriteTo(b []byte, _ net.Addr) (int, error) { return p.Write(b) }
+func (p *packets) Bind([]byte) error                         { return nil }
+func (p *packets) Moved(netip.AddrPort)                      {}
+func (p *packets) Established()                              {}
+
+var _ flow.Packets = (*packets)(nil)
+
+// hello is a ClientHello in one datagram, for a server name.
+func hello(t *testing.T, seq uint16, cookie []byte) []byte {
+	t.Helper()
+	body := "fefd" + strings.Repeat("07", 32) + "00" + "00" + "0004c02bc02f" + "0100" + "0011" + "0000000d000b000008" + hex.EncodeToString([]byte("a.exampl"))
+	raw, err := hex.DecodeString("16fefd" + "0000000000000000" + fmt.Sprintf("%04x", 12+len(body)/2) +
+		"01" + fmt.Sprintf("%06x", len(body)/2) + "0000" + "000000" + fmt.Sprintf("%06x", len(body)/2) + body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := wire.ParseDTLSHello(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h.DTLSRecord(seq, uint64(seq), cookie)
+}
+
+// A hello is read once to decide and once more by whoever it is for: as one
+// datagram, whichever way that one reads.
+func TestDatagramPeek(t *testing.T) {
+	first := hello(t, 1, []byte("cookie"))
+	for name, read := range map[string]func(flow.Conn, []byte) (int, error){
+		"Read":     func(c flow.Conn, b []byte) (int, error) { return c.Read(b) },
+		"ReadFrom": func(c flow.Conn, b []byte) (int, error) { n, _, err := c.(flow.Packets).ReadFrom(b); return n, err },
+		"ReadUnit": func(c flow.Conn, b []byte) (int, error) {
+			p, err := flow.Units(c).ReadUnit(func() []byte { return b })
+			return len(p), err
+		},
+	} {
+		near, far := association()
+		far.Write(first)
+		far.Write([]byte("second"))
+		f := &flow.Flow{Start: time.Now(), Origin: flow.Origin{Transport: flow.Datagram}}
+		c, err := peek(&Listener{Peek: PeekMust}, f, near)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Hello.SNI != "a.exampl" || f.Print.JA4 == "" || !f.Hello.DTLS {
+			t.Errorf("read %+v", f.Hello)
+		}
+		b := make([]byte, unitSize)
+		for _, want := range []string{string(first), "second"} {
+			if n, err := read(c, b); err != nil || string(b[:n]) != want {
+				t.Errorf("%s: %q, %v", name, b[:n], err)
+			}
+		}
+	}
+}
+
+// Where a hello came, a refusal is an alert of DTLS; other datagrams get no answer.
+func TestDatagramRefusals(t *testing.T) {
+	for _, c := range []struct {
+		sent   []byte
+		reason flow.Reason
+		alert  bool
+	}{
+		{hello(t, 1, []byte("cookie")), flow.UnrecognizedName, true},
+		{[]byte("rubbish"), flow.NotTLS, false},
+		{[]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"), flow.NotTLS, false},
+		{nil, flow.NotTLS, false},
+	} {
+		near, far := association()
+		far.Write(c.sent)
+		w := newWorld(&flow.Decision{Action: flow.Reject, Reason: flow.UnrecognizedName})
+		a := <-w.accepted
+		a.c, a.f.Origin.Transport = near, flow.Datagram
+		w.accepted <- a
+		l := *w.listener.Load()
+		l.Peek = PeekMust
+		w.listener.Store(&l)
+		if r := w.run(func() {}); r.e == nil || r.e.Reason != c.reason {
+			t.Errorf("%.20q ended with %v, want %s", c.sent, r.e, c.reason)
+		}
+		b := make([]byte, 100)
+		n, err := far.Read(b)
+		if alert := n == 15 && b[0] == 21 && b[14] == 112; alert != c.alert || !c.alert && err != io.EOF {
+			t.Errorf("%.20q was answered by %x, %v", c.sent, b[:n], err)
+		}
+	}
 }

@@ -22,7 +22,11 @@ func peek(l *Listener, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
 		c.SetReadDeadline(f.Start.Add(l.PeekTimeout))
 		defer c.SetReadDeadline(time.Time{})
 	}
-	hello, held, err := readHello(c)
+	read := readHello
+	if c.Transport() == flow.Datagram {
+		read = readDatagramHello
+	}
+	hello, held, err := read(c)
 	f.Peeked = time.Since(f.Start)
 	if err != nil {
 		return nil, err
@@ -30,7 +34,11 @@ func peek(l *Listener, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
 	if err := note(l, f, hello); err != nil {
 		return nil, err
 	}
-	return &replay{Conn: c, units: flow.Units(c), held: held}, nil
+	again := &replay{Conn: c, units: flow.Units(c), held: held}
+	if p, ok := c.(flow.Packets); ok {
+		return &packetReplay{again, p}, nil
+	}
+	return again, nil
 }
 
 // note has f keep of the hello what later stages ask for, and no more.
@@ -112,7 +120,8 @@ type replay struct {
 
 func (r *replay) take(p []byte) int {
 	n := copy(p, r.held)
-	if r.held = r.held[n:]; len(r.held) == 0 {
+	// Of a datagram, what p has no room for is lost, as it is on a socket.
+	if r.held = r.held[n:]; len(r.held) == 0 || r.Transport() == flow.Datagram {
 		r.held = nil
 		r.spent.Store(true)
 	}
@@ -140,8 +149,12 @@ func (r *replay) Unsent() (int, error) { return unsent(r.Conn) }
 
 func (r *replay) WhenReadable(f func()) error {
 	w, ok := r.Conn.(flow.Waiter)
-	if !ok {
+	switch {
+	case !ok:
 		return errors.ErrUnsupported
+	case r.held != nil:
+		go f()
+		return nil
 	}
 	return w.WhenReadable(f)
 }

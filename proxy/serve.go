@@ -148,14 +148,15 @@ func at(stage flow.Stage, err error, other flow.Reason) *flow.Error {
 }
 
 // refuse ends a client that we have sent nothing yet: with the reason's alert
-// where it has sent a ClientHello, with words where it has sent HTTP.
+// where it has sent a ClientHello, with words where it has sent HTTP. A datagram
+// that is no hello gets no answer: its source may be another's address.
 func refuse(c flow.Conn, f *flow.Flow, stage flow.Stage, err error) *flow.Error {
 	e := at(stage, err, flow.Internal)
 	alert, ok := e.Reason.Alert()
 	switch {
 	case e.Reason == flow.PlainHTTP:
 		say(c, []byte(plainHTTP))
-	case ok && (f.Hello != nil || stage == flow.StagePeek):
+	case ok && (f.Hello != nil || stage == flow.StagePeek && c.Transport() == flow.Stream):
 		say(c, wire.AlertRecord(f.Hello.RecordVersion(), wire.Alert(alert)))
 	case f.Hello == nil && e.Stage >= flow.StageDial:
 		// A plain client must not take our failure for the server's proper end.
