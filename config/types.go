@@ -141,7 +141,7 @@ type Timeouts struct {
 	Peek      time.Duration `key:"peek" doc:"for the whole ClientHello" default:"5s"`
 	Handshake time.Duration `key:"handshake" doc:"for each TLS handshake" default:"10s"`
 	Dial      time.Duration `key:"dial" doc:"for the connection to the server" default:"5s"`
-	Idle      time.Duration `key:"idle" doc:"silence in both directions; of datagrams 5m where nothing is said" default:"1h"`
+	Idle      time.Duration `key:"idle" doc:"silence in both directions; 5m for datagrams" default:"1h"`
 	Linger    time.Duration `key:"linger" doc:"silence after one end has finished" default:"30s"`
 	Total     time.Duration `key:"total" doc:"the whole flow" default:"0"`
 	Drain     time.Duration `key:"drain" doc:"for open flows once the process is told to end" default:"30s"`
