@@ -63,22 +63,17 @@ func (p *Program) Bind(ctx context.Context, old *Program) (*Change, error) {
 }
 
 // address is by what a reload knows a listener again: its name may change, and
-// tcp:// become tls://. What takes datagrams apart knows which of the two it does.
+// tcp:// become tls://.
 type address struct {
 	transport.Where
-	datagrams string // udp or dtls
-	name      string // tells those apart whose port the kernel picked
+	name string // tells those apart whose port the kernel picked
 }
 
 func (l *Listener) address() address {
-	a := address{Where: l.where}
-	if l.from.Datagram() {
-		a.datagrams = l.from.Carrier
+	if w := l.where; w.Port == 0 && w.Unix == "" && w.Systemd == "" {
+		return address{w, l.Name}
 	}
-	if a.Port == 0 && a.Unix == "" && a.Systemd == "" {
-		a.name = l.Name
-	}
-	return a
+	return address{Where: l.where}
 }
 
 // heldByUs says where the process that has the address is this one.
@@ -87,7 +82,7 @@ func heldByUs(err error, l *Listener, old *Program) error {
 		return err
 	}
 	for _, o := range old.Listeners {
-		if o.from.Port != 0 && o.from.Port == l.from.Port && o.from.Datagram() == l.from.Datagram() && (covers(o.from, l.from) || covers(l.from, o.from)) {
+		if o.from.Port != 0 && o.from.Port == l.from.Port && (covers(o.from, l.from) || covers(l.from, o.from)) {
 			return fmt.Errorf("%s overlaps with %s, which %s holds until a restart: %w", l.from, o.from, o.Name, syscall.EADDRINUSE)
 		}
 	}

@@ -120,7 +120,7 @@ func New(f *config.File, o Options) (*Program, error) {
 // where the file is read.
 func overlap(earlier []config.Listener, l *config.Listener) error {
 	for _, e := range earlier {
-		if e.From.Port == 0 || e.From.Port != l.From.Port || e.From.Datagram() != l.From.Datagram() || !covers(e.From, l.From) && !covers(l.From, e.From) {
+		if e.From.Port == 0 || e.From.Port != l.From.Port || !covers(e.From, l.From) && !covers(l.From, e.From) {
 			continue
 		}
 		return fileError("%s: %s is taken already by %s (%s)\nhint: use one listener with `routes`, or name an address for each: neither :port nor 0.0.0.0",
@@ -228,7 +228,7 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 	l := &Listener{from: c.From, where: where(c.From)}
 	l.Name = c.Name
 	l.PeekTimeout = c.Peek
-	if c.From.Secure() {
+	if c.From.Carrier == "tls" {
 		l.Peek = proxy.PeekMust
 	}
 	var ech *secure.ECHKeys
