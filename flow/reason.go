@@ -41,12 +41,15 @@ const (
 	ClientCertExpired   Reason = "client_cert_expired"
 	ClientCertRejected  Reason = "client_cert_rejected"
 	ClientNotAllowed    Reason = "client_not_allowed"
+	PSKUnknown          Reason = "psk_unknown"
+	PSKMismatch         Reason = "psk_mismatch"
 	ClientRejectedLeaf  Reason = "client_rejected_leaf"
 	ClientAlert         Reason = "client_alert"
 	ClientTruncated     Reason = "client_truncated"
 	ClientReset         Reason = "client_reset"
 	ClientProtocol      Reason = "client_protocol_error"
 	ClientUnreachable   Reason = "client_unreachable"
+	ClientRestarted     Reason = "client_restarted"
 
 	// The server's.
 	NameNotResolved    Reason = "name_not_resolved"
@@ -59,6 +62,7 @@ const (
 	ServerAlert        Reason = "server_alert"
 	ServerGone         Reason = "server_gone"
 	ServerRejectedCert Reason = "server_rejected_our_certificate"
+	ServerRejectedPSK  Reason = "server_rejected_our_psk"
 	CertExpired        Reason = "cert_expired"
 	CertNotYetValid    Reason = "cert_not_yet_valid"
 	CertUnknownCA      Reason = "unknown_ca"
@@ -115,12 +119,15 @@ var reasons = map[Reason]struct {
 	ClientCertExpired:   {FaultClient, alertNone, "the client's certificate is outside its validity"},
 	ClientCertRejected:  {FaultClient, alertNone, "the client's certificate fails a check; the error says which"},
 	ClientNotAllowed:    {FaultClient, alertNone, "the client's certificate is good, but no allow rule takes it"},
+	PSKUnknown:          {FaultClient, alertNone, "psk has no key for the identity that the client named"},
+	PSKMismatch:         {FaultClient, alertNone, "the client has another key than psk has for its identity"},
 	ClientRejectedLeaf:  {FaultClient, alertNone, "the client refused our certificate; the error has its alert"},
 	ClientAlert:         {FaultClient, alertNone, "the client ended the connection by a TLS alert"},
 	ClientTruncated:     {FaultClient, alertNone, "the client's stream ended without close_notify"},
 	ClientReset:         {FaultClient, alertNone, "the client reset its connection"},
 	ClientProtocol:      {FaultClient, alertNone, "the client broke the TLS protocol after its handshake"},
 	ClientUnreachable:   {FaultClient, alertNone, "the client's host or network went away"},
+	ClientRestarted:     {FaultNone, alertNone, "the client has begun a new association from the same address"},
 
 	NameNotResolved:    {FaultServer, alertInternalError, "the server's name does not resolve"},
 	DialRefused:        {FaultServer, alertInternalError, "the server refused the connection; of UDP, nobody listens there"},
@@ -132,6 +139,7 @@ var reasons = map[Reason]struct {
 	ServerAlert:        {FaultServer, alertInternalError, "the server ended the connection by a TLS alert"},
 	ServerGone:         {FaultServer, alertInternalError, "the server left before its handshake was done"},
 	ServerRejectedCert: {FaultServer, alertInternalError, "the server refused our certificate, or wants one"},
+	ServerRejectedPSK:  {FaultServer, alertInternalError, "the server knows another key for to.psk_identity, or none"},
 	CertExpired:        {FaultServer, alertInternalError, "the server's certificate, or one in its chain, has expired"},
 	CertNotYetValid:    {FaultServer, alertInternalError, "the server's certificate, or one in its chain, is not valid yet"},
 	CertUnknownCA:      {FaultServer, alertInternalError, "the server's certificate is from no CA of to.ca"},

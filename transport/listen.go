@@ -64,19 +64,20 @@ func listenTCP(ctx context.Context, w Where) (*source, error) {
 	}
 	l, err := lc.Listen(ctx, network, w.String())
 	if err != nil {
-		return nil, tcpListenError(w, err)
+		return nil, listenError(w, err, "t")
 	}
 	return tcpSource(l.(*net.TCPListener)), nil
 }
 
-// tcpListenError says in words why w cannot be bound, and what to do.
-func tcpListenError(w Where, err error) error {
+// listenError says in words why w cannot be bound, and what to do. kind is ss's
+// letter for the protocol.
+func listenError(w Where, err error, kind string) error {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return inWords(dns, "%q does not resolve to an address of this host", w.Host)
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return inWords(syscall.EADDRINUSE, "another process listens on %s; `ss -ltnp sport = :%d` shows which", w, w.Port)
+		return inWords(syscall.EADDRINUSE, "another process listens on %s; `ss -l%snp sport = :%d` shows which", w, kind, w.Port)
 	case errors.Is(err, syscall.EACCES) && w.Port < 1024:
 		return inWords(syscall.EACCES, "port %d needs CAP_NET_BIND_SERVICE or root, or a socket from systemd", w.Port)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

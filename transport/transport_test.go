@@ -193,7 +193,7 @@ func TestListenErrorsAreWords(t *testing.T) {
 		}
 	}
 	// As root the system itself would not refuse.
-	if got := tcpListenError(Where{Port: 443}, syscall.EACCES).Error(); got != "port 443 needs CAP_NET_BIND_SERVICE or root, or a socket from systemd" {
+	if got := listenError(Where{Port: 443}, syscall.EACCES, "t").Error(); got != "port 443 needs CAP_NET_BIND_SERVICE or root, or a socket from systemd" {
 		t.Error(got)
 	}
 }

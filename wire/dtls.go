@@ -127,41 +127,42 @@ type HelloHead struct {
 	// ID, and suites and compression methods. The client must send them again as they are.
 	Before, After []byte
 	Raw           []byte // the handshake message, with its twelve byte header
+	Record        []byte // around it
 }
 
 // ReadHelloHead reads a datagram that begins with a whole ClientHello in one
 // record. It gives [ErrNotTLS], [ErrMore] for a hello that is only a part,
 // [ErrTooLarge] or a [*MalformedError]. What follows the record is not looked at.
-func ReadHelloHead(datagram []byte) (*HelloHead, error) {
+func ReadHelloHead(datagram []byte) (h HelloHead, err error) {
 	r, _, err := ReadRecord(datagram, 0)
 	switch {
 	case err != nil:
-		return nil, err
+		return h, err
 	case r.Type != TypeHandshake || r.Epoch != 0:
-		return nil, ErrNotTLS
+		return h, ErrNotTLS
 	}
 	f, rest, err := readFragment(r.Body)
 	switch {
 	case err != nil:
-		return nil, err
+		return h, err
 	case !f.whole():
-		return nil, ErrMore
+		return h, ErrMore
 	case len(rest) > 0:
-		return nil, malformed("bytes behind the message")
+		return h, malformed("bytes behind the message")
 	}
-	h := &HelloHead{MessageSeq: f.seq, RecordSeq: r.Seq, Raw: f.raw}
+	h.MessageSeq, h.RecordSeq, h.Raw, h.Record = f.seq, r.Seq, f.raw, r.Raw
 	s := cryptobyte.String(f.body)
 	var sessionID, cookie, list cryptobyte.String
 	if !s.Skip(2) || !s.ReadBytes(&h.Random, 32) || !s.ReadUint8LengthPrefixed(&sessionID) || len(sessionID) > 32 {
-		return nil, malformed("ends within version, random and session id")
+		return h, malformed("ends within version, random and session id")
 	}
 	h.Before = f.body[:len(f.body)-len(s)]
 	if !s.ReadUint8LengthPrefixed(&cookie) {
-		return nil, malformed("ends within the cookie")
+		return h, malformed("ends within the cookie")
 	}
 	after := s
 	if !s.ReadUint16LengthPrefixed(&list) || !s.ReadUint8LengthPrefixed(&list) {
-		return nil, malformed("ends within suites and compression methods")
+		return h, malformed("ends within suites and compression methods")
 	}
 	h.Cookie, h.After = cookie, after[:len(after)-len(s)]
 	return h, nil

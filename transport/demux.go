@@ -1,0 +1,160 @@
+package transport
+
+import (
+	"errors"
+	"time"
+
+	"sallyport/wire"
+)
+
+// reader is one goroutine that reads one socket and gives each datagram to whom it
+// belongs. It waits for nobody.
+//
+//	plain    the association of the address; else a new one
+//	DTLS     a connection ID                     whose it is
+//	         a ClientHello, no cookie of ours    HelloVerifyRequest, and nothing is kept
+//	         a part of one                       the half-open entries
+//	         a ClientHello with our cookie       the association that it began; else a new one
+//	         any other record                    the association of the address
+//
+// What is left is dropped and counted.
+type reader struct {
+	a      *PacketAcceptor
+	socket *packetSocket
+	batch  *batch
+	baker  baker
+	answer []byte
+}
+
+func newReader(a *PacketAcceptor, s *packetSocket) *reader {
+	return &reader{a: a, socket: s, batch: newBatch(s.raw), baker: baker{jar: &a.cookies}}
+}
+
+func (r *reader) run() {
+	for {
+		n, err, closed := r.batch.read()
+		switch {
+		case closed:
+			return
+		case err != nil:
+			// Nothing that the kernel reports here is the socket's end: it is short of something.
+			time.Sleep(minPause)
+			continue
+		}
+		r.a.counts[PacketsReceived].Add(uint64(n))
+		now := time.Now()
+		for i := range n {
+			k := key{r.batch.from(i), r.batch.to(i)}
+			if !k.local.IsValid() {
+				k.local = r.a.host
+			}
+			if r.a.dtls {
+				r.record(now, k, r.batch.payload(i))
+			} else {
+				r.plain(now, k, r.batch.payload(i))
+			}
+		}
+	}
+}
+
+func (r *reader) plain(now time.Time, k key, p []byte) {
+	switch c := r.a.place(k).now; {
+	case c != nil:
+		c.deliver(p, k.client)
+	case k.client.Port() == 0: // no answer could get there
+		r.a.counts.add(PacketsNoAssociation)
+	default:
+		r.a.begin(now, r.socket, k, nil, p)
+	}
+}
+
+func (a *PacketAcceptor) place(k key) place {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.at[k]
+}
+
+func (r *reader) record(now time.Time, k key, p []byte) {
+	first, _, err := wire.ReadRecord(p, r.a.cidSize)
+	switch {
+	case err != nil:
+		r.a.counts.add(PacketsNotDTLS)
+		return
+	case first.Type == wire.TypeCID:
+		r.byCID(k, first.CID, p)
+		return
+	case first.IsClientHello():
+		r.hello(now, k, p, len(p))
+		return
+	}
+	at := r.a.place(k)
+	switch {
+	case at.now == nil:
+		r.a.counts.add(PacketsNoAssociation)
+	case at.shadow == nil:
+		at.now.deliver(p, k.client)
+	default:
+		// Two keep the address. What is not yet encrypted is of the handshake; of
+		// the rest either may be meant, and the other drops what it cannot open.
+		at.shadow.deliver(p, k.client)
+		if first.Epoch > 0 {
+			at.now.deliver(p, k.client)
+		}
+	}
+}
+
+func (r *reader) byCID(k key, cid, p []byte) {
+	r.a.mu.RLock()
+	c := r.a.cids[string(cid)]
+	r.a.mu.RUnlock()
+	if c == nil {
+		r.a.counts.add(PacketsUnknownCID)
+		return
+	}
+	c.deliver(p, k.client)
+}
+
+// hello takes a datagram that begins with a ClientHello; came is how many bytes
+// it took the client to send it.
+func (r *reader) hello(now time.Time, k key, p []byte, came int) {
+	head, err := wire.ReadHelloHead(p)
+	switch {
+	case errors.Is(err, wire.ErrMore):
+		if whole, came := r.a.waiting.feed(now, k, p); whole != nil {
+			r.hello(now, k, whole, came)
+		}
+		return
+	case err != nil || k.client.Port() == 0:
+		r.a.counts.add(PacketsNotDTLS)
+		return
+	case !r.baker.knows(now, k, &head):
+		if len(head.Cookie) > 0 {
+			r.a.counts.add(PacketsBadCookie)
+		}
+		r.verify(now, k, &head, came)
+		return
+	}
+	at := r.a.place(k)
+	for _, c := range [...]*packetConn{at.shadow, at.now} {
+		if c != nil && string(c.random[:]) == string(head.Random) { // sent again
+			c.deliver(head.Record, k.client)
+			return
+		}
+	}
+	r.a.begin(now, r.socket, k, head.Random, head.Record)
+}
+
+// verify asks for the hello again with a cookie, by less than what came: who
+// pretends to be at another's address must gain nothing by our answer.
+func (r *reader) verify(now time.Time, k key, h *wire.HelloHead, came int) {
+	cookie := r.baker.cookie(0, now, k, h)
+	r.answer = wire.AppendHelloVerifyRequest(r.answer[:0], h.RecordSeq, h.MessageSeq, cookie)
+	if len(r.answer) > came {
+		return
+	}
+	if r.socket.sendNow(r.answer, answerFrom(k.local, r.socket.inet6), k.client) != nil {
+		r.a.counts.add(PacketsVerifyUnsent)
+		return
+	}
+	r.a.counts.add(PacketsVerifySent)
+}

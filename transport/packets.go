@@ -1,0 +1,274 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/flow"
+)
+
+// PacketOptions are those of [ListenPackets]. The zero value listens for plain UDP.
+type PacketOptions struct {
+	DTLS      bool // an association begins with a ClientHello that proved its address
+	Sockets   int  // 0: one a processor, up to 4
+	CIDLength int  // bytes of the connection IDs that will be bound; 0 is 8
+	Limits    PacketLimits
+}
+
+// PacketAcceptor gives the associations of one UDP address as flows. Its
+// connections are a [flow.Packets], a [flow.UnitReader] and a [flow.Waiter].
+//
+// Close takes no new ones; those that live go on, and the last closes the sockets.
+type PacketAcceptor struct {
+	listener string
+	dtls     bool
+	cidSize  int
+	limits   PacketLimits
+	addr     net.Addr
+	port     uint16
+	host     netip.Addr // unspecified: all addresses
+	sockets  []*packetSocket
+	readers  sync.WaitGroup
+	backlog  chan *packetConn
+	closed   chan struct{}
+
+	counts  PacketCounters
+	pool    packetPool
+	queued  atomic.Int64 // bytes in all queues
+	cookies jar
+	waiting waiting
+
+	mu           sync.RWMutex
+	at           map[key]place
+	cids         map[string]*packetConn
+	associations tally
+	handshakes   tally
+	closing      bool
+}
+
+var _ flow.Acceptor = (*PacketAcceptor)(nil)
+
+// key is whose datagrams an association takes.
+type key struct {
+	client netip.AddrPort
+	local  netip.Addr
+}
+
+// place is the association of an address, and beside it the one that the client
+// has begun anew, until that has finished its handshake.
+type place struct{ now, shadow *packetConn }
+
+// backlogSize is how many associations wait to be accepted.
+const backlogSize = 1024
+
+// ListenPackets binds w for the listener of that name.
+func ListenPackets(ctx context.Context, listener string, w Where, o PacketOptions) (*PacketAcceptor, error) {
+	if w.Unix != "" || w.Systemd != "" {
+		return nil, fmt.Errorf("listening on %s: datagrams need a host and a port", w)
+	}
+	if o.Sockets == 0 {
+		o.Sockets = defaultSockets()
+	}
+	if o.CIDLength == 0 {
+		o.CIDLength = 8
+	}
+	sockets, err := listenPackets(ctx, w, o.Sockets)
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", w, err)
+	}
+	bound := sockets[0].LocalAddr().(*net.UDPAddr).AddrPort()
+	l := o.Limits.withDefaults()
+	a := &PacketAcceptor{
+		listener: listener, dtls: o.DTLS, cidSize: o.CIDLength, limits: l,
+		addr: sockets[0].LocalAddr(), port: bound.Port(), host: bound.Addr().Unmap(), sockets: sockets,
+		backlog: make(chan *packetConn, backlogSize), closed: make(chan struct{}),
+		at: make(map[key]place), cids: make(map[string]*packetConn),
+		associations: newTally(l.Associations, l.PerPrefix), handshakes: newTally(l.Handshakes, l.HandshakesPrefix),
+	}
+	a.waiting = waiting{limits: l, counts: &a.counts}
+	for _, s := range sockets {
+		a.readers.Go(newReader(a, s).run)
+	}
+	return a, nil
+}
+
+// Addr is the address as bound.
+func (a *PacketAcceptor) Addr() net.Addr { return a.addr }
+
+// Counters are of all that came and went.
+func (a *PacketAcceptor) Counters() *PacketCounters { return &a.counts }
+
+// Live is how many associations there are, and how many of them have not finished
+// their handshake.
+func (a *PacketAcceptor) Live() (associations, handshakes int) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.associations.all, a.handshakes.all
+}
+
+// Accept gives the next association, with Start and Origin filled. With DTLS the
+// first datagram that its connection reads is a whole ClientHello in one record,
+// whose cookie was ours. After Close it gives [net.ErrClosed].
+func (a *PacketAcceptor) Accept(ctx context.Context) (*flow.Flow, flow.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	select {
+	case c := <-a.backlog:
+		return &flow.Flow{Start: c.begun, Origin: flow.Origin{
+			Listener: a.listener, Transport: flow.Datagram, Client: *c.client.Load(), Local: c.local,
+		}}, c, nil
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	case <-a.closed:
+		return nil, nil, fmt.Errorf("accepting on %s: %w", a.addr, net.ErrClosed)
+	}
+}
+
+// Close implements [flow.Acceptor].
+func (a *PacketAcceptor) Close() error {
+	a.mu.Lock()
+	if a.closing {
+		a.mu.Unlock()
+		return nil
+	}
+	a.closing = true
+	close(a.closed)
+	a.mu.Unlock()
+	for {
+		select {
+		case c := <-a.backlog: // which nobody will accept
+			c.Close()
+			continue
+		default:
+		}
+		break
+	}
+	a.mu.Lock()
+	empty := a.associations.all == 0
+	var err error
+	if empty {
+		err = a.closeSockets()
+	}
+	a.mu.Unlock()
+	if empty {
+		a.readers.Wait()
+	}
+	return err
+}
+
+// closeSockets ends the readers; mu is held, and it may be called again.
+func (a *PacketAcceptor) closeSockets() error {
+	var all []error
+	for _, s := range a.sockets {
+		if err := s.Close(); !errors.Is(err, net.ErrClosed) {
+			all = append(all, err)
+		}
+	}
+	return errors.Join(all...)
+}
+
+// begin makes an association of the datagram that began it. random is that of
+// its ClientHello. Where a bound is reached there is none.
+func (a *PacketAcceptor) begin(now time.Time, s *packetSocket, k key, random, datagram []byte) {
+	c := newPacketConn(a, s, k, now)
+	copy(c.random[:], random)
+	c.deliver(datagram, k.client)
+
+	a.mu.Lock()
+	old, ok := a.enter(c)
+	a.mu.Unlock()
+	if !ok {
+		c.Close()
+	}
+	if old != nil {
+		old.restarted()
+	}
+}
+
+// enter gives c its place, if there is one left for it, and what it takes the
+// place of. mu is held.
+func (a *PacketAcceptor) enter(c *packetConn) (old *packetConn, ok bool) {
+	p := a.at[c.key]
+	switch {
+	case a.closing || !a.dtls && p.now != nil: // another reader was first
+		return nil, false
+	case p.shadow != nil: // whose room in the tallies it takes, too
+	case a.associations.full(c.prefix):
+		a.counts.add(PacketsOverAssociations)
+		return nil, false
+	case a.dtls && a.handshakes.full(c.prefix):
+		a.counts.add(PacketsOverHandshakes)
+		return nil, false
+	}
+	select {
+	case a.backlog <- c:
+	default:
+		a.counts.add(PacketsOverBacklog)
+		return nil, false
+	}
+	if old = p.shadow; old != nil {
+		a.forget(old)
+	}
+	if c.counted, c.handshake = true, a.dtls; c.handshake {
+		a.handshakes.take(c.prefix)
+	}
+	a.associations.take(c.prefix)
+	a.counts.add(PacketsBegun)
+	if p.now == nil {
+		p.now = c
+	} else {
+		p.shadow = c
+	}
+	a.at[c.key] = p
+	return old, true
+}
+
+// forget has nothing come to c any more, nor be counted for it. mu is held.
+func (a *PacketAcceptor) forget(c *packetConn) {
+	if !c.counted {
+		return
+	}
+	c.counted = false
+	a.associations.give(c.prefix)
+	a.settled(c)
+	for _, cid := range c.cids {
+		delete(a.cids, cid)
+	}
+	a.vacate(c)
+	if a.closing && a.associations.all == 0 {
+		_ = a.closeSockets() // nobody is left to be told
+	}
+}
+
+// vacate frees c's place. Where it was an old association's, the client's new one moves up.
+func (a *PacketAcceptor) vacate(c *packetConn) {
+	p := a.at[c.key]
+	switch c {
+	case p.now:
+		p.now, p.shadow = p.shadow, nil
+	case p.shadow:
+		p.shadow = nil
+	default:
+		return
+	}
+	if p.now == nil {
+		delete(a.at, c.key)
+		return
+	}
+	a.at[c.key] = p
+}
+
+// settled counts c's handshake no more. mu is held.
+func (a *PacketAcceptor) settled(c *packetConn) {
+	if c.handshake {
+		c.handshake = false
+		a.handshakes.give(c.prefix)
+	}
+}
