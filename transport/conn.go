@@ -176,6 +176,8 @@ type unit struct {
 	n     int
 	err   error
 	woken bool
+
+	datagram bool // one unit is one datagram, with its end
 }
 
 func (u *unit) try(fd uintptr) (done bool) {
@@ -187,7 +189,7 @@ func (u *unit) try(fd uintptr) (done bool) {
 		u.p = u.lease()
 	}
 	for {
-		n, err := unix.Read(int(fd), u.p)
+		n, err := u.read(int(fd))
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -198,13 +200,22 @@ func (u *unit) try(fd uintptr) (done bool) {
 			return false
 		case err != nil:
 			u.err = err
-		case n == 0 && len(u.p) > 0:
+		case n > len(u.p):
+			u.err = tooShort(n, len(u.p))
+		case n == 0 && len(u.p) > 0 && !u.datagram:
 			u.err = io.EOF
 		default:
 			u.n = n
 		}
 		return true
 	}
+}
+
+func (u *unit) read(fd int) (int, error) {
+	if u.datagram {
+		return recvWhole(fd, u.p)
+	}
+	return unix.Read(fd, u.p)
 }
 
 // readable says whether a read gives something at once: bytes, the end or an

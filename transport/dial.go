@@ -14,13 +14,15 @@ import (
 	"sallyport/flow"
 )
 
-// Dialer opens connections to one place. It tries the addresses of a name as RFC
+// Dialer opens connections to one place, or with Packets associations: there a
+// dial sends nothing, and finds only what this host lacks. It tries the addresses of a name as RFC
 // 8305 says (happy eyeballs).
 type Dialer struct {
 	Where   Where
 	Timeout time.Duration // for everything, names included; 0 means none but the context's
 	Resolve []Override
 	Poller  *Poller // where its connections rest; nil: nowhere
+	Packets bool    // a UDP socket in place of a TCP connection; Where has a host
 }
 
 var _ flow.Dialer = (*Dialer)(nil)
@@ -37,7 +39,10 @@ type Override struct {
 // errors are a [*flow.Error].
 func (d *Dialer) Dial(ctx context.Context, f *flow.Flow) (flow.Conn, error) {
 	network, target := "tcp", d.target()
-	if d.Where.Unix != "" {
+	switch {
+	case d.Packets:
+		network = "udp"
+	case d.Where.Unix != "":
 		network, target = "unix", d.Where.Unix
 	}
 	nd := net.Dialer{Timeout: d.Timeout, Control: dialControl, KeepAlive: -1}
@@ -47,15 +52,22 @@ func (d *Dialer) Dial(ctx context.Context, f *flow.Flow) (flow.Conn, error) {
 	if err != nil {
 		return nil, d.dialError(ctx, err)
 	}
-	if network == "tcp" {
+	if network != "unix" {
 		f.Dialled.Addr = c.RemoteAddr().String()
 	}
-	fc, err := newConn(c.(socket), d.Poller)
+	fc, err := d.conn(c)
 	if err != nil {
 		c.Close()
 		return nil, flow.Fail(flow.Internal, "connecting to %s: %w", d.Where, err)
 	}
 	return fc, nil
+}
+
+func (d *Dialer) conn(c net.Conn) (flow.Conn, error) {
+	if u, ok := c.(*net.UDPConn); ok {
+		return newDatagrams(u, d.Poller, d.Where)
+	}
+	return newConn(c.(socket), d.Poller)
 }
 
 func (d *Dialer) target() string {

@@ -45,6 +45,10 @@ func control(network, _ string, c syscall.RawConn) error {
 // dialControl leaves out a server on this host: it does not vanish without our
 // kernel knowing, and four system calls are a good part of what a flow costs.
 func dialControl(network, address string, c syscall.RawConn) error {
+	switch network {
+	case "udp4", "udp6":
+		return c.Control(func(fd uintptr) { letFragment(int(fd)) })
+	}
 	if a, err := netip.ParseAddrPort(address); err == nil && a.Addr().IsLoopback() {
 		return nil
 	}
