@@ -85,6 +85,21 @@ func TestFullUnit(t *testing.T) {
 	}
 }
 
+// Opening needs room for the content type behind the content. What lies behind
+// the buffer of who calls Read is no such room.
+func TestReadKeepsToItsBuffer(t *testing.T) {
+	x := newPair(t, 0x1301, nil)
+	x.send(23, bytes.Repeat([]byte{'a'}, 2*small)...)
+	p := bytes.Repeat([]byte{'-'}, 4*small)
+	n, err := x.conn.Read(p[:2*small])
+	if n != 2*small || err != nil {
+		t.Fatal(n, err)
+	}
+	if !bytes.Equal(p[n:], bytes.Repeat([]byte{'-'}, 2*small)) {
+		t.Errorf("behind the buffer is %q", p[n:n+16])
+	}
+}
+
 // While nothing comes nothing is held; of a record's beginning, little more than
 // has come.
 func TestIdleHoldsLittle(t *testing.T) {

@@ -41,6 +41,7 @@ func (c *Conn) ReadUnit(lease func() []byte) ([]byte, error) {
 
 // Read implements [net.Conn].
 func (c *Conn) Read(p []byte) (int, error) {
+	p = p[:len(p):len(p)] // what lies behind it is not ours: see open
 	lease := func() []byte { return p }
 	for len(p) > 0 {
 		if unit, err := c.ReadUnit(lease); len(unit) > 0 || err != nil {
