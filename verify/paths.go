@@ -22,18 +22,25 @@ type pathKey struct {
 	role  Role
 }
 
-// maxPaths bounds what clients with many certificates of a trusted CA can have
-// us keep; a chain is some 4 KiB.
-const maxPaths = 512
+// What clients with a certificate of a trusted CA can have us keep. A chain is
+// some 4 KiB; a certificate holds on to the whole message that it came in, where
+// others that lead nowhere may stand beside it, in ever another order.
+const (
+	maxPaths     = 512
+	maxPathBytes = 32 << 10 // of what was presented
+)
 
-func keyOf(p *Presented) pathKey {
+// keyOf gives p's key, and whether p may be kept.
+func keyOf(p *Presented) (k pathKey, keeps bool) {
 	h := sha256.New()
+	size := 0
 	for _, c := range p.Chain {
 		h.Write(c.Raw) // DER says its own length
+		size += len(c.Raw)
 	}
-	k := pathKey{role: p.Role}
+	k.role = p.Role
 	h.Sum(k.chain[:0])
-	return k
+	return k, size <= maxPathBytes
 }
 
 // at gives the paths of k, if all of them are valid at now.

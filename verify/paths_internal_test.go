@@ -25,3 +25,17 @@ func TestPathsAreBounded(t *testing.T) {
 		t.Error("a path outlived its certificates")
 	}
 }
+
+func TestLargeChainsAreNotKept(t *testing.T) {
+	p := &Presented{}
+	for range maxPathBytes / 4096 {
+		p.Chain = append(p.Chain, &x509.Certificate{Raw: make([]byte, 4096)})
+	}
+	if _, keeps := keyOf(p); !keeps {
+		t.Error("one of an honest size is not kept")
+	}
+	p.Chain = append(p.Chain, &x509.Certificate{Raw: make([]byte, 1)})
+	if _, keeps := keyOf(p); keeps {
+		t.Error("one that is too large is kept")
+	}
+}

@@ -44,7 +44,7 @@ func (k PKIX) Authenticate(_ context.Context, p *Presented) (*Identity, error) {
 		// To x509 no pool means the system's.
 		return nil, fail(UnknownCA, "%s has no trust anchors", k.from())
 	}
-	key := keyOf(p)
+	key, keeps := keyOf(p)
 	chains := k.Anchors.paths.at(key, p.Now)
 	known := chains != nil
 	if !known {
@@ -67,7 +67,7 @@ func (k PKIX) Authenticate(_ context.Context, p *Presented) (*Identity, error) {
 	if len(good) == 0 {
 		return nil, first
 	}
-	if !known {
+	if !known && keeps {
 		k.Anchors.paths.keep(key, chains)
 	}
 	return identify(k.String(), leaf, good, true), nil
