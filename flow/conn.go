@@ -86,7 +86,8 @@ type Packets interface {
 }
 
 // ErrTooLarge is what Write on a Datagram Conn gives for a datagram that cannot be
-// carried whole. The datagram is lost, the connection goes on.
+// carried whole, and Read for one that its buffer does not hold. The datagram is
+// lost, the connection goes on.
 var ErrTooLarge = errors.New("the datagram is too large to be carried")
 
 // UnitReader is an optional interface of a Conn that holds no buffer while it

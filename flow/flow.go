@@ -68,6 +68,7 @@ type Session struct {
 	Resumed, ECH          bool
 	Chain                 []*x509.Certificate // as presented, not verified
 	Peer                  *Peer               // nil where nobody was verified
+	PSK                   string              // the identity whose pre-shared key both ends have shown; empty if none
 	Took                  time.Duration
 }
 

@@ -25,6 +25,9 @@ type handshake struct {
 	asked bool
 	// resumes says that crypto/tls keeps the server's tickets.
 	resumes bool
+	// psk is the identity that the client has named, unknown if we have no key for it.
+	psk     string
+	unknown bool
 }
 
 const handshakeFailure = 40 // RFC 8446, section 6.2
@@ -56,10 +59,16 @@ func (h *handshake) session(t *tls.Conn, start time.Time) (flow.Session, tls.Con
 		Resumed: cs.DidResume, ECH: cs.ECHAccepted,
 		Chain: cs.PeerCertificates, Took: time.Since(start),
 	}
-	if h.id != nil {
-		s.Peer = &flow.Peer{Names: h.id.Names(), SPKI: h.id.SPKI(), By: h.id.By()}
-	}
+	s.Peer = h.peer()
 	return s, cs
+}
+
+// peer is who was verified; it is asked for after the handshake.
+func (h *handshake) peer() *flow.Peer {
+	if h.id == nil {
+		return nil
+	}
+	return &flow.Peer{Names: h.id.Names(), SPKI: h.id.SPKI(), By: h.id.By()}
 }
 
 func presented(role verify.Role, f *flow.Flow, cs tls.ConnectionState, now time.Time) *verify.Presented {

@@ -16,8 +16,10 @@ type Params struct {
 	Min, Max uint16   // versions as on the wire
 	Suites   []uint16 // of TLS 1.0 to 1.2; those of 1.3 are fixed in crypto/tls
 	Groups   []uint16 // key exchange; crypto/tls has its own order
-	Tickets  bool
-	Record   bool // TLS 1.3 is carried on by package record after the handshake
+	Tickets  bool     // sessions are resumed
+	Record   bool     // TLS 1.3 is carried on by package record after the handshake
+	MTU      int      // DTLS: the largest datagram of a handshake, in bytes; 0 is 1200
+	CID      bool     // DTLS: connection IDs (RFC 9146) for a client that knows of them
 }
 
 // Preset gives the parameters of Mozilla's Server Side TLS guidelines, version
@@ -64,7 +66,14 @@ type Common struct {
 	Timeout    time.Duration     // of the handshake; 0 is none
 	KeyLog     io.Writer         // unsafe.keylog; nil is none
 	Truncation bool              // unsafe.truncation
+	PSK        PSK               // DTLS: pre-shared keys; nil is none
 	Now        func() time.Time
+}
+
+// PSK knows the pre-shared keys of identities (RFC 4279). To have a key is itself
+// the decision that its owner may pass.
+type PSK interface {
+	Key(identity []byte) (key []byte, ok bool)
 }
 
 // Auth says whether clients show a certificate.
@@ -88,6 +97,8 @@ type Server struct {
 	Trust   [32]byte        // a hash of all that decides who may pass; session tickets do not outlive its change
 	ECH     *ECHKeys        // nil is none
 	Tickets *Tickets
+	// Sessions are those of DTLS, which has no tickets. Under nil they end with the layer.
+	Sessions *Sessions
 }
 
 // Offer says which ALPN protocols the outbound role offers.
@@ -108,6 +119,8 @@ type Client struct {
 	Offer  Offer
 	ALPN   []string
 	Verify verify.Verifier
+	// Identity says whose key of PSK is ours. With a PSK no certificates are exchanged.
+	Identity string
 }
 
 func (c *Common) config() *tls.Config {

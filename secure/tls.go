@@ -85,6 +85,11 @@ func (s *server) admit(f *flow.Flow) ([]string, *flow.Error) {
 		return nil, flow.Fail(flow.VersionUnsupported, "the client speaks %s, this route %s to %s",
 			versions(f.Hello.Versions), wire.VersionName(s.Min), wire.VersionName(s.Max))
 	}
+	return s.protocols(f)
+}
+
+// protocols gives those to offer, unless the client shares none of them.
+func (s *Server) protocols(f *flow.Flow) ([]string, *flow.Error) {
 	protos := s.ALPN
 	if s.Mirror {
 		protos = nil
@@ -108,7 +113,7 @@ func agrees(f *flow.Flow, cs tls.ConnectionState) bool {
 	return cs.NegotiatedProtocol == "" || slices.Contains(f.Hello.ALPN, cs.NegotiatedProtocol)
 }
 
-func (s *server) verify(ctx context.Context, h *handshake, cs tls.ConnectionState) error {
+func (s *Server) verify(ctx context.Context, h *handshake, cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		if s.Named {
 			return flow.Fail(flow.ClientCertMissing, "the client sent no certificate, and the access rules ask for one")
@@ -190,7 +195,7 @@ func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.C
 	return h.carryOn(t, u, cs, c.Truncation)
 }
 
-func (c *client) offer(f *flow.Flow) []string {
+func (c *Client) offer(f *flow.Flow) []string {
 	switch c.Offer {
 	case OfferMirror:
 		if f.Hello != nil {
@@ -206,7 +211,7 @@ func (c *client) offer(f *flow.Flow) []string {
 	return nil
 }
 
-func (c *client) verify(ctx context.Context, h *handshake, cs tls.ConnectionState) error {
+func (c *Client) verify(ctx context.Context, h *handshake, cs tls.ConnectionState) error {
 	p := presented(verify.Server, h.flow, cs, c.Now())
 	p.Name, p.Port, p.SNI = c.Name, c.Port, c.SNI
 	id, err := c.Verify.Verify(ctx, p)

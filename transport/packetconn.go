@@ -90,7 +90,7 @@ func (c *packetConn) take(lease func() []byte) (unit []byte, from netip.AddrPort
 }
 
 func tooShort(n, room int) error {
-	return fmt.Errorf("a datagram of %d bytes is lost, the buffer has %d", n, room)
+	return fmt.Errorf("%w: a datagram of %d bytes is lost, the buffer has %d", flow.ErrTooLarge, n, room)
 }
 
 // ReadUnit implements [flow.UnitReader]: one unit is one datagram, which may be empty.

@@ -1,0 +1,350 @@
+package secure
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/dtls/v3"
+
+	"sallyport/flow"
+	"sallyport/wire"
+)
+
+// datagrams is the connection below the DTLS engine, as under is below crypto/tls.
+// It adds what the engine lacks:
+//
+//   - a cookie exchange that was made outside, where it costs no state: see [afterCookie];
+//   - only such records as the state of the connection has a place for. The engine
+//     would answer data in clear, which anybody can send from a false address, by
+//     ending the connection, and it keeps fragments in clear as long as it lives;
+//   - a bound on what a peer may send before it has finished its handshake;
+//   - the gate, which says when a read of the engine would find something.
+//
+// The engine reads in one goroutine, writes in several, and closes from any.
+type datagrams struct {
+	flow.Conn
+	packets flow.Packets // Conn; nil where the peer cannot move
+	engine  *dtls.Conn
+	gate    gate
+
+	pending [][]byte   // handed up before anything is read
+	hello   wire.Hello // of the client; of a server's connection
+	cookie  []byte     // that the client has shown already
+	planted bool       // the engine has it
+
+	left   int            // bytes that the peer may still send in its handshake
+	from   net.Addr       // of the datagram handed up last
+	peer   netip.AddrPort // where the connection knows its peer
+	bound  atomic.Int32   // length of the connection IDs that we gave out; 0 is none
+	open   atomic.Bool    // the handshake is finished
+	closed atomic.Bool
+	err    error // why reading ended; once gate is over
+
+	// last is the flight that ends an abbreviated handshake, of which the engine
+	// forgets that it may have to be sent again (RFC 6347, section 4.2.4).
+	last   atomic.Pointer[[]byte]
+	repeat int
+}
+
+const (
+	// mostHandshake is what a peer may send in its handshake: a chain of 16 KiB and
+	// three times more of it, if it gets lost.
+	mostHandshake = 64 << 10
+	// mostRepeats bounds how often last is sent: who asks for it is not known.
+	mostRepeats = 8
+
+	cookieSize = 20 // as the engine's are
+
+	typeChangeCipherSpec = 20
+	typeApplicationData  = 23
+	typeServerHello      = 2
+	typeHelloVerify      = 3
+)
+
+// newDatagrams goes below an engine in the client's role.
+func newDatagrams(c flow.Conn) *datagrams {
+	d := &datagrams{Conn: c, left: mostHandshake, peer: addrPortOf(c.RemoteAddr())}
+	d.packets, _ = c.(flow.Packets)
+	d.gate.init()
+	return d
+}
+
+// afterCookie goes below an engine in the server's role. The client's first
+// datagram is a hello with a cookie, which was verified where no state is kept; the
+// engine knows only cookies of its own. So it is first shown a hello without one,
+// made from the client's. Its HelloVerifyRequest goes nowhere, and brings its
+// cookie to be replaced by the client's: then comes the hello as the client sent it,
+// with which both transcripts begin (RFC 6347, section 4.2.1).
+func afterCookie(c flow.Conn, deadline time.Time) (*datagrams, error) {
+	d := newDatagrams(c)
+	p := inBuffers.Get().(*[unitSize]byte)
+	defer inBuffers.Put(p)
+	c.SetReadDeadline(deadline)
+	n, from, err := d.receive(p[:])
+	c.SetReadDeadline(time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	datagram := bytes.Clone(p[:n])
+	hello, err := wire.ParseDTLSHello(datagram)
+	switch {
+	case err != nil:
+		return nil, flow.Fail(flow.HelloMalformed, "reading the ClientHello: %w", err)
+	case len(hello.Cookie) != cookieSize:
+		return nil, flow.Fail(flow.Internal, "a ClientHello with a cookie of %d bytes came past the cookie exchange", len(hello.Cookie))
+	case hello.MessageSeq != 1:
+		// The engine numbers its messages by the hellos that it has seen, two.
+		return nil, flow.Fail(flow.ClientHandshake, "the client's ClientHello with a cookie is message %d of its handshake, and not 1", hello.MessageSeq)
+	}
+	before := hello.RecordSeq - 1
+	if hello.RecordSeq == 0 {
+		before = 1
+	}
+	d.hello, d.cookie, d.from = *hello, bytes.Clone(hello.Cookie), from
+	d.pending = [][]byte{hello.DTLSRecord(0, before, nil), datagram}
+	return d, nil
+}
+
+// errUnfit says that the engine is not the one that this was written for.
+var errUnfit = errors.New("this DTLS engine does not keep its cookie where the cookie exchange needs it; the version of github.com/pion/dtls that sallyport was built with is not fit for it")
+
+// cookieOf is the memory in which the engine has its cookie. It is empty until a
+// first hello has come.
+func cookieOf(engine *dtls.Conn) (cookie []byte, err error) {
+	state := fieldOf(engine, "state")
+	if !state.IsValid() {
+		return nil, errUnfit
+	}
+	field := state.FieldByName("cookie")
+	if !field.IsValid() || field.Type() != bytesType {
+		return nil, errUnfit
+	}
+	return field.Bytes(), nil
+}
+
+// plant is called while the engine writes, in its own goroutine.
+func (d *datagrams) plant() error {
+	cookie, err := cookieOf(d.engine)
+	if err != nil {
+		return err
+	}
+	if len(cookie) != len(d.cookie) {
+		return errUnfit
+	}
+	copy(cookie, d.cookie)
+	d.planted = true
+	return nil
+}
+
+func (d *datagrams) WriteTo(p []byte, to net.Addr) (int, error) {
+	switch {
+	case d.closed.Load():
+		return 0, net.ErrClosed
+	case d.cookie != nil && !d.planted && isHandshake(p, typeHelloVerify):
+		return len(p), d.plant()
+	case d.cookie == nil && !d.open.Load():
+		flight := bytes.Clone(p)
+		d.last.Store(&flight)
+	}
+	if d.packets != nil && d.bound.Load() > 0 {
+		return d.packets.WriteTo(p, to)
+	}
+	return d.Conn.Write(p)
+}
+
+// isHandshake says whether p begins with this message in clear.
+func isHandshake(p []byte, message uint8) bool {
+	r, _, err := wire.ReadRecord(p, 0)
+	return err == nil && r.Type == wire.TypeHandshake && r.Epoch == 0 && len(r.Body) > 0 && r.Body[0] == message
+}
+
+func (d *datagrams) receive(p []byte) (int, net.Addr, error) {
+	if d.packets != nil {
+		return d.packets.ReadFrom(p)
+	}
+	n, err := d.Conn.Read(p)
+	return n, d.Conn.RemoteAddr(), err
+}
+
+// ReadFrom gives the engine its next datagram. When it comes for one, it has done
+// with the one before.
+func (d *datagrams) ReadFrom(p []byte) (int, net.Addr, error) {
+	d.follow()
+	if len(d.pending) > 0 {
+		n := copy(p, d.pending[0])
+		d.pending = d.pending[1:]
+		return n, d.from, nil
+	}
+	for {
+		if d.closed.Load() {
+			return 0, nil, d.end(net.ErrClosed)
+		}
+		n, from, err := d.receive(p)
+		switch {
+		case d.closed.Load():
+			return 0, nil, d.end(net.ErrClosed)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return 0, nil, err // set by the engine, which knows why
+		case errors.Is(err, flow.ErrTooLarge):
+			continue
+		case err != nil:
+			return 0, nil, d.end(err)
+		}
+		if d.left -= n; d.left < 0 && !d.open.Load() {
+			return 0, nil, d.end(fmt.Errorf("it sent more than %d KiB", mostHandshake>>10))
+		}
+		kept, records := d.pass(p[:n])
+		if kept == 0 {
+			continue
+		}
+		d.from = from
+		d.gate.add(records)
+		return kept, from, nil
+	}
+}
+
+// end notes why there is nothing more to read; the first reason counts. The engine
+// is only told that there is an end: another error it would take for one that passes.
+func (d *datagrams) end(err error) error {
+	d.gate.finish(func() {
+		if d.err == nil {
+			d.err = err
+		}
+	})
+	return net.ErrClosed
+}
+
+// why is what end has noted.
+func (d *datagrams) why() error {
+	d.gate.mu.Lock()
+	defer d.gate.mu.Unlock()
+	return d.err
+}
+
+// pass moves those records of p together that the engine is to see, and gives
+// their length, and how many of them may be data.
+func (d *datagrams) pass(p []byte) (kept, data int) {
+	bound, open := int(d.bound.Load()), d.open.Load()
+	for rest := p; len(rest) > 0; {
+		r, after, err := wire.ReadRecord(rest, bound)
+		if err != nil {
+			break // what is cut off, or no record, is not answered (RFC 6347, section 4.1.2.7)
+		}
+		rest = after
+		switch {
+		case r.Epoch == 1:
+			if r.Type == wire.TypeCID && bound == 0 {
+				continue
+			}
+			if r.Type != wire.TypeHandshake {
+				data++
+			}
+		case r.Epoch > 1:
+			continue
+		case open:
+			d.again(&r)
+			continue
+		case r.Type == wire.TypeHandshake:
+		case r.Type == typeChangeCipherSpec && len(r.Body) == 1 && r.Body[0] == 1:
+		case r.Type == wire.TypeAlert && len(r.Body) == 2:
+		default:
+			continue
+		}
+		kept += copy(p[kept:], r.Raw)
+	}
+	return kept, data
+}
+
+// again answers a server that has not got the end of an abbreviated handshake and
+// therefore begins with its ServerHello once more.
+func (d *datagrams) again(r *wire.Record) {
+	last := d.last.Load()
+	if last == nil || d.repeat >= mostRepeats || r.Type != wire.TypeHandshake || len(r.Body) == 0 || r.Body[0] != typeServerHello {
+		return
+	}
+	d.repeat++
+	d.Conn.Write(*last)
+}
+
+// follow tells the connection where its peer is, once the engine has taken a newer
+// record from there (RFC 9146, section 6).
+func (d *datagrams) follow() {
+	if d.bound.Load() == 0 || d.packets == nil || d.from == nil || !d.open.Load() {
+		return
+	}
+	at := addrPortOf(d.from)
+	if at == d.peer || !at.IsValid() || d.engine.RemoteAddr() != d.from {
+		return
+	}
+	d.peer = at
+	d.packets.Moved(at)
+}
+
+func addrPortOf(a net.Addr) netip.AddrPort {
+	if u, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
+		at := u.AddrPort()
+		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// established lets only encrypted records pass from now on, and keeps the last
+// flight where it may have to be sent again.
+func (d *datagrams) established(repeats bool) {
+	d.open.Store(true)
+	if !repeats {
+		d.last.Store(nil)
+	}
+	if d.bound.Load() > 0 {
+		d.gate.add(-1) // the peer's Finished, which hides among the records with connection IDs
+	}
+	if d.packets != nil {
+		d.packets.Established()
+	}
+}
+
+// Close is the engine's. It ends its reading and writing, and leaves the connection
+// open, for an alert of ours or for its owner.
+func (d *datagrams) Close() error {
+	if d.closed.CompareAndSwap(false, true) {
+		d.gate.finish(nil)
+		d.Conn.SetReadDeadline(time.Unix(1, 0))
+	}
+	return nil
+}
+
+// SetDeadline and SetWriteDeadline are not the engine's to use: whoever holds the
+// connection sets the deadlines of its writes.
+func (d *datagrams) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
+func (d *datagrams) SetWriteDeadline(time.Time) error { return nil }
+
+// SetReadDeadline is how the engine ends a read when its context does.
+func (d *datagrams) SetReadDeadline(t time.Time) error {
+	if t.IsZero() && d.closed.Load() {
+		return nil
+	}
+	return d.Conn.SetReadDeadline(t)
+}
+
+// connectionID makes one and has datagrams with it come here; without, the client
+// is told that it need not send any.
+func (d *datagrams) connectionID() []byte {
+	id := make([]byte, cidSize)
+	rand.Read(id)
+	if d.packets == nil || d.packets.Bind(id) != nil {
+		return nil
+	}
+	d.bound.Store(cidSize)
+	return id
+}
+
+// cidSize is the length of our connection IDs. They are random, so that nobody finds
+// another's (RFC 9146, section 9).
+const cidSize = 8
