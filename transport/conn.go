@@ -33,6 +33,7 @@ type conn struct {
 	poller *Poller                // nil: it does not rest
 	waiter atomic.Pointer[func()] // see WhenReadable
 	waits  atomic.Bool            // the poller may know it
+	left   atomic.Bool            // it closes, and the poller shall not know it
 }
 
 var (

@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -82,6 +83,9 @@ func (p *Poller) run() {
 func (p *Poller) add(c *conn, fd int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if c.left.Load() {
+		return net.ErrClosed // forget has been here, or has seen that it need not come
+	}
 	op := unix.EPOLL_CTL_MOD
 	if p.waiting[int32(fd)] != c {
 		op = unix.EPOLL_CTL_ADD
@@ -129,6 +133,7 @@ func (c *conn) WhenReadable(f func()) error {
 
 // leave takes c out of its poller; it comes before the descriptor is closed.
 func (c *conn) leave() {
+	c.left.Store(true)
 	if c.waits.Load() {
 		// Fails only on a closed socket, which has left.
 		_ = c.raw.Control(func(fd uintptr) { c.poller.forget(c, int(fd)) })

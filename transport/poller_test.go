@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -124,6 +125,37 @@ func TestWhenReadableOfManyAndAgain(t *testing.T) {
 	defer p.mu.Unlock()
 	if len(p.waiting) > 0 {
 		t.Errorf("%d closed connections are still known", len(p.waiting))
+	}
+}
+
+// Close may come while it is being noted down who waits: then either that is
+// undone, or it was never done; and what waits is called once, or told so.
+func TestCloseAmidWhenReadable(t *testing.T) {
+	p := poller(t)
+	for range 500 {
+		own, peer, _ := pair(t, Where{Host: "127.0.0.1"})
+		own.(*conn).poller = p
+		var calls atomic.Int32
+		var wg, called sync.WaitGroup
+		called.Add(1)
+		wg.Go(func() {
+			if own.(flow.Waiter).WhenReadable(func() { calls.Add(1); called.Done() }) != nil {
+				called.Done()
+			}
+		})
+		wg.Go(func() { own.Close() })
+		wg.Wait()
+		called.Wait()
+		peer.Close()
+		if calls.Load() > 1 {
+			t.Fatal("called twice")
+		}
+		p.mu.Lock()
+		n := len(p.waiting)
+		p.mu.Unlock()
+		if n > 0 {
+			t.Fatalf("%d closed connections are still known", n)
+		}
 	}
 }
 
