@@ -45,6 +45,7 @@ func newBatch(raw syscall.RawConn) *batch {
 		b.msgs[i].Iov = &b.iovs[i]
 		b.msgs[i].SetIovlen(1)
 		b.msgs[i].Control = (*byte)(unsafe.Pointer(&b.oobs[i]))
+		b.reset(i) // read resets only those that the kernel wrote to
 	}
 	return b
 }
