@@ -44,6 +44,8 @@ func (j *jar) at(now time.Time) *secrets {
 	s := &secrets{born: now}
 	rand.Read(s.keys[0][:]) // never fails
 	if old != nil && now.Sub(old.born) < 2*secretFor {
+		// Not now: a secret that came late would keep the one before it for longer.
+		s.born = old.born.Add(secretFor)
 		s.keys[1] = old.keys[0]
 	} else {
 		rand.Read(s.keys[1][:])
