@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"sallyport/flow"
 )
 
@@ -20,7 +22,7 @@ func TestMain(m *testing.M) {
 		service(strings.Split(names, ","))
 		return
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // service listens on each name, says what it heard, and does it again: as after a reload.
