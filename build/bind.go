@@ -44,16 +44,17 @@ func (p *Program) Bind(ctx context.Context, old *Program) (*Change, error) {
 			c.Kept = append(c.Kept, l)
 			continue
 		}
-		a, err := transport.Listen(ctx, l.Name, l.where)
+		l.Socket = new(Socket)
+		l.Install()
+		a, err := l.listen(ctx, l.Socket, p.poller)
 		if err != nil {
+			l.Socket = nil
 			for _, l := range c.Added {
 				l.Acceptor.Close()
 			}
 			return nil, heldByUs(err, l, old)
 		}
-		a.RestOn(p.poller)
-		l.Socket = &Socket{Acceptor: a}
-		l.Install()
+		l.Acceptor = a
 		c.Added = append(c.Added, l)
 	}
 	if old != nil {
@@ -63,17 +64,22 @@ func (p *Program) Bind(ctx context.Context, old *Program) (*Change, error) {
 }
 
 // address is by what a reload knows a listener again: its name may change, and
-// tcp:// become tls://.
+// tcp:// become tls://. What takes datagrams apart knows which of the two it does.
 type address struct {
 	transport.Where
-	name string // tells those apart whose port the kernel picked
+	datagrams string // udp or dtls
+	name      string // tells those apart whose port the kernel picked
 }
 
 func (l *Listener) address() address {
-	if w := l.where; w.Port == 0 && w.Unix == "" && w.Systemd == "" {
-		return address{w, l.Name}
+	a := address{Where: l.where}
+	if l.from.Datagram() {
+		a.datagrams = l.from.Carrier
 	}
-	return address{Where: l.where}
+	if a.Port == 0 && a.Unix == "" && a.Systemd == "" {
+		a.name = l.Name
+	}
+	return a
 }
 
 // heldByUs says where the process that has the address is this one.
@@ -82,7 +88,7 @@ func heldByUs(err error, l *Listener, old *Program) error {
 		return err
 	}
 	for _, o := range old.Listeners {
-		if o.from.Port != 0 && o.from.Port == l.from.Port && (covers(o.from, l.from) || covers(l.from, o.from)) {
+		if o.from.Port != 0 && o.from.Port == l.from.Port && o.from.Datagram() == l.from.Datagram() && (covers(o.from, l.from) || covers(l.from, o.from)) {
 			return fmt.Errorf("%s overlaps with %s, which %s holds until a restart: %w", l.from, o.from, o.Name, syscall.EADDRINUSE)
 		}
 	}

@@ -27,7 +27,8 @@ type Options struct {
 
 	// Tickets seal sessions in place of those of state_dir; a reload hands on what
 	// it finds, so that sessions outlive it.
-	Tickets *secure.Tickets
+	Tickets  *secure.Tickets
+	Sessions *secure.Sessions // the same of DTLS
 
 	// Poller is where connections rest that nothing moves on; nil: nowhere.
 	Poller *transport.Poller
@@ -43,6 +44,7 @@ type Program struct {
 	Warnings  []string
 	Logs      []io.Closer // key logs, to close at the end
 	Tickets   *secure.Tickets
+	Sessions  *secure.Sessions
 
 	poller *transport.Poller
 }
@@ -77,6 +79,7 @@ type builder struct {
 	stores  map[string]*credential.Store
 	anchors map[string]*verify.Anchors
 	keyLogs map[string]*os.File
+	psks    map[string]*credential.PSKs
 	program *Program
 }
 
@@ -91,6 +94,7 @@ func New(f *config.File, o Options) (*Program, error) {
 		stores:  map[string]*credential.Store{},
 		anchors: map[string]*verify.Anchors{},
 		keyLogs: map[string]*os.File{},
+		psks:    map[string]*credential.PSKs{},
 		program: &Program{},
 	}
 	for _, w := range f.Warnings {
@@ -100,6 +104,9 @@ func New(f *config.File, o Options) (*Program, error) {
 		return nil, err
 	}
 	b.program.Tickets, b.program.poller = b.tickets, o.Poller
+	if b.program.Sessions = o.Sessions; o.Sessions == nil {
+		b.program.Sessions = secure.NewSessions(b.now)
+	}
 	for i := range f.Listeners {
 		if err := overlap(f.Listeners[:i], &f.Listeners[i]); err != nil {
 			b.program.Close()
@@ -120,7 +127,7 @@ func New(f *config.File, o Options) (*Program, error) {
 // where the file is read.
 func overlap(earlier []config.Listener, l *config.Listener) error {
 	for _, e := range earlier {
-		if e.From.Port == 0 || e.From.Port != l.From.Port || !covers(e.From, l.From) && !covers(l.From, e.From) {
+		if e.From.Port == 0 || e.From.Port != l.From.Port || e.From.Datagram() != l.From.Datagram() || !covers(e.From, l.From) && !covers(l.From, e.From) {
 			continue
 		}
 		return fileError("%s: %s is taken already by %s (%s)\nhint: use one listener with `routes`, or name an address for each: neither :port nor 0.0.0.0",
@@ -228,7 +235,8 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 	l := &Listener{from: c.From, where: where(c.From)}
 	l.Name = c.Name
 	l.PeekTimeout = c.Peek
-	if c.From.Carrier == "tls" {
+	l.Splices = splices(c)
+	if c.From.Secure() {
 		l.Peek = proxy.PeekMust
 	}
 	var ech *secure.ECHKeys
@@ -287,15 +295,15 @@ func (b *builder) route(l *config.Listener, ech *secure.ECHKeys, c *config.Route
 	}
 	d.Action = flow.Terminate
 	d.Upstream = b.dialer(c)
-	if l.From.Carrier == "tls" {
-		layer, params, err := b.inbound(ech, c)
+	if l.From.Secure() {
+		layer, params, err := b.inbound(l, ech, c)
 		if err != nil {
 			return r, line, err
 		}
 		d.Inbound = []flow.Layer{layer}
 		line.Inbound = params.String()
 	}
-	if c.To.Addr.Carrier == "tls" {
+	if c.To.Addr.Secure() {
 		layer, params, err := b.outbound(l, c)
 		if err != nil {
 			return r, line, err
@@ -320,7 +328,7 @@ func match(c config.Match) route.Match {
 }
 
 func (b *builder) dialer(c *config.Route) *transport.Dialer {
-	d := &transport.Dialer{Where: where(c.To.Addr), Timeout: c.Timeouts.Dial, Poller: b.o.Poller}
+	d := &transport.Dialer{Where: where(c.To.Addr), Timeout: c.Timeouts.Dial, Poller: b.o.Poller, Packets: c.To.Addr.Datagram()}
 	for _, r := range b.file.Resolve {
 		d.Resolve = append(d.Resolve, transport.Override{Host: r.Host, Port: r.Port, Addr: r.Addr})
 	}
@@ -330,7 +338,10 @@ func (b *builder) dialer(c *config.Route) *transport.Dialer {
 // clients says in words who may pass.
 func clients(c *config.Route) string {
 	who := "anyone"
+	keys := "holders of a key in " + c.PSK
 	switch {
+	case c.PSK != "" && len(c.Cert) == 0:
+		who = keys
 	case c.Client.Auth == config.AuthNone || c.Client.Auth == "":
 	case c.Allow.All:
 		who = "any certificate of client.ca"
@@ -339,6 +350,9 @@ func clients(c *config.Route) string {
 	}
 	if c.Client.Auth == config.AuthOptional && len(c.Allow.Rules) == 0 {
 		who += ", or none"
+	}
+	if c.PSK != "" && len(c.Cert) > 0 {
+		who += ", or " + keys
 	}
 	if len(c.Client.From) > 0 {
 		var from []string

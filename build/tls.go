@@ -21,9 +21,15 @@ import (
 )
 
 // params are one side's TLS parameters, resolved.
-type params struct{ secure.Params }
+type params struct {
+	secure.Params
+	dtls bool
+}
 
 func (p params) String() string {
+	if p.dtls {
+		return wire.VersionName(wire.VersionDTLS12) + " only"
+	}
 	if p.Min == p.Max {
 		return wire.VersionName(p.Min) + " only"
 	}
@@ -40,13 +46,14 @@ func tlsParams(c config.TLS) (params, error) {
 		return params{}, fmt.Errorf("tls: the lowest version, %s, is above the highest, %s", wire.VersionName(p.Min), wire.VersionName(p.Max))
 	}
 	p.Tickets, p.Record = bool(c.Tickets), bool(c.Record)
+	p.MTU, p.CID = int(c.MTU), bool(c.CID)
 	if p.Suites, err = ids("tls.ciphers: no cipher suite", c.Ciphers, config.CipherID, p.Suites); err != nil {
 		return params{}, err
 	}
 	if p.Groups, err = ids("tls.groups: no group", c.Groups, config.GroupID, p.Groups); err != nil {
 		return params{}, err
 	}
-	return params{p}, nil
+	return params{Params: p}, nil
 }
 
 // ids are the numbers of names, or the preset's where nothing is named.
@@ -83,17 +90,26 @@ func (b *builder) common(c *config.Route, t config.TLS) (secure.Common, params, 
 	}, p, err
 }
 
-func (b *builder) inbound(ech *secure.ECHKeys, c *config.Route) (flow.Layer, params, error) {
+func (b *builder) inbound(l *config.Listener, ech *secure.ECHKeys, c *config.Route) (flow.Layer, params, error) {
 	common, p, err := b.common(c, c.TLS)
 	if err != nil {
 		return nil, p, err
 	}
-	if common.Credential, err = b.credential(c.Cert, c.Key, c.Unsafe); err != nil {
-		return nil, p, err
+	if len(c.Cert) > 0 {
+		if common.Credential, err = b.credential(c.Cert, c.Key, c.Unsafe); err != nil {
+			return nil, p, err
+		}
 	}
 	s := secure.Server{Common: common, ALPN: c.ALPN.Protos, Mirror: c.ALPN.Mirror, ECH: ech, Tickets: b.tickets}
 	if err := b.clientAuth(&s, c); err != nil {
 		return nil, p, err
+	}
+	if l.From.Datagram() {
+		p.dtls, s.Sessions = true, b.program.Sessions
+		if err := b.clientPSK(&s, c); err != nil {
+			return nil, p, err
+		}
+		return secure.NewDTLSServer(s), p, nil
 	}
 	return secure.NewServer(s), p, nil
 }
@@ -156,11 +172,24 @@ func (b *builder) outbound(l *config.Listener, c *config.Route) (flow.Layer, par
 	switch {
 	case c.ALPN.Mirror:
 		o.Offer = secure.OfferMirror
-	case len(c.To.ALPN.Protos) == 0 && l.From.Carrier == "tls":
+	case len(c.To.ALPN.Protos) == 0 && l.From.Secure():
 		o.Offer = secure.OfferChosen
 	}
-	o.Verify, err = b.serverVerifier(c)
-	return secure.NewClient(o), p, err
+	if c.To.PSK != "" {
+		p.dtls = true
+		if err := b.serverPSK(&o, c); err != nil {
+			return nil, p, err
+		}
+		return secure.NewDTLSClient(o), p, nil
+	}
+	if o.Verify, err = b.serverVerifier(c); err != nil {
+		return nil, p, err
+	}
+	if l.From.Datagram() {
+		p.dtls = true
+		return secure.NewDTLSClient(o), p, nil
+	}
+	return secure.NewClient(o), p, nil
 }
 
 // serverVerifier says how the server shows who it is.

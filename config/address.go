@@ -27,6 +27,33 @@ func (a Address) where() string {
 	return net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port)))
 }
 
+// Datagram reports whether datagrams pass here, and not a stream.
+func (a Address) Datagram() bool { return a.Carrier == "udp" || a.Carrier == "dtls" }
+
+// Secure reports whether TLS or DTLS is spoken here.
+func (a Address) Secure() bool { return a.Carrier == "tls" || a.Carrier == "dtls" }
+
+// secure is the carrier that encrypts what a carries, plain the one that does not.
+func (a Address) secure() string {
+	if a.Datagram() {
+		return "dtls"
+	}
+	return "tls"
+}
+
+func (a Address) plain() string {
+	if a.Datagram() {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// protocol is how a user knows what a speaks where it is encrypted.
+func (a Address) protocol() string { return strings.ToUpper(a.secure()) }
+
+// short is where, as a user writes it in FROM.
+func (a Address) short() string { return strings.TrimPrefix(a.where(), "[::]") }
+
 // local reports whether nothing that is spoken here leaves this host.
 func (a Address) local() bool {
 	if a.Unix != "" || a.Systemd != "" {
@@ -58,6 +85,11 @@ func parseAddress(text, end string) (Address, error) {
 	if err := a.checkCarrier(where); err != nil {
 		return a, err
 	}
+	if kind, _, ok := strings.Cut(where, ":"); ok && a.Datagram() && (kind == "unix" || kind == "systemd") {
+		return a, complain("a host and a port: "+a.Carrier+"://127.0.0.1:5684", "%s:// %s", a.Carrier, map[string]string{
+			"unix": "is UDP, and a unix socket here carries streams", "systemd": "on a socket of systemd's " + notBuilt,
+		}[kind])
+	}
 	if path, ok := strings.CutPrefix(where, "unix:"); ok {
 		if path == "" {
 			return a, complain("tcp://unix:/run/app.sock", "`%s` names no path", printable(text))
@@ -80,8 +112,10 @@ func parseAddress(text, end string) (Address, error) {
 
 func (a Address) checkCarrier(where string) error {
 	switch a.Carrier {
-	case "tcp", "tls":
+	case "tcp", "tls", "udp", "dtls":
 		return nil
+	case "coap", "coaps":
+		return complain("", "unknown scheme `%s://`; did you mean %s://%s?", a.Carrier, map[string]string{"coap": "udp", "coaps": "dtls"}[a.Carrier], printable(where))
 	case "ssl", "https":
 		return complain("", "unknown scheme `%s://`; did you mean tls://%s?", a.Carrier, printable(where))
 	case "http":
@@ -92,10 +126,10 @@ func (a Address) checkCarrier(where string) error {
 			return complain("", "`%s://` %s", c, notBuilt)
 		}
 	}
-	if near := nearest(a.Carrier, []string{"tcp", "tls"}); near != "" {
+	if near := nearest(a.Carrier, []string{"tcp", "tls", "udp", "dtls"}); near != "" {
 		return complain("", "unknown scheme `%s://`; did you mean %s://%s?", printable(a.Carrier), near, printable(where))
 	}
-	return complain("tcp:// or tls://", "unknown scheme `%s://`", printable(a.Carrier))
+	return complain("tcp://, tls://, udp:// or dtls://", "unknown scheme `%s://`", printable(a.Carrier))
 }
 
 func noScheme(text, end string) error {
@@ -107,6 +141,12 @@ func noScheme(text, end string) error {
 	switch {
 	case end == "from" && (strings.HasSuffix(guess, ":443") || strings.HasSuffix(guess, ":8443")):
 		scheme = "tls://"
+	case strings.HasSuffix(guess, ":5684"):
+		scheme = "dtls://"
+	case strings.HasSuffix(guess, ":5683"):
+		scheme = "udp://"
+	}
+	switch {
 	case end == "to" && strings.HasPrefix(guess, ":"):
 		guess = "127.0.0.1" + guess
 	}

@@ -1,10 +1,54 @@
 package config
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 type suite struct {
 	openssl, iana string
 	id            uint16
+}
+
+// The cipher suites that pion/dtls has beside some of crypto/tls's: for small
+// devices and for pre-shared keys.
+var dtlsSuites = []suite{
+	{"ECDHE-ECDSA-AES128-CCM", "TLS_ECDHE_ECDSA_WITH_AES_128_CCM", 0xc0ac},
+	{"ECDHE-ECDSA-AES128-CCM8", "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8", 0xc0ae},
+	{"PSK-AES128-CCM", "TLS_PSK_WITH_AES_128_CCM", 0xc0a4},
+	{"PSK-AES128-CCM8", "TLS_PSK_WITH_AES_128_CCM_8", 0xc0a8},
+	{"PSK-AES256-CCM8", "TLS_PSK_WITH_AES_256_CCM_8", 0xc0a9},
+	{"PSK-AES128-GCM-SHA256", "TLS_PSK_WITH_AES_128_GCM_SHA256", 0x00a8},
+	{"PSK-AES128-CBC-SHA256", "TLS_PSK_WITH_AES_128_CBC_SHA256", 0x00ae},
+	{"PSK-CHACHA20-POLY1305", "TLS_PSK_WITH_CHACHA20_POLY1305_SHA256", 0xccab},
+	{"ECDHE-PSK-AES128-CBC-SHA256", "TLS_ECDHE_PSK_WITH_AES_128_CBC_SHA256", 0xc037},
+	{"ECDHE-PSK-CHACHA20-POLY1305", "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256", 0xccac},
+}
+
+// sharedSuites are those of crypto/tls that pion/dtls has too, and sharedGroups.
+var (
+	sharedSuites = []uint16{0xc02b, 0xc02c, 0xc02f, 0xc030, 0xcca8, 0xcca9, 0xc00a, 0xc014}
+	sharedGroups = []uint16{0x001d, 0x0017, 0x0018}
+)
+
+func allSuites() []suite { return append(suites[:len(suites):len(suites)], dtlsSuites...) }
+
+func tlsSuite(name string) bool {
+	return slices.ContainsFunc(suites, func(s suite) bool { return s.named(name) })
+}
+
+func dtlsSuite(name string) bool {
+	id, _ := CipherID(name)
+	return !tlsSuite(name) || slices.Contains(sharedSuites, id)
+}
+
+func dtlsGroup(name string) bool {
+	id, _ := GroupID(name)
+	return slices.Contains(sharedGroups, id)
+}
+
+func (s suite) named(name string) bool {
+	return strings.EqualFold(name, s.openssl) || strings.EqualFold(name, s.iana)
 }
 
 // The cipher suites up to TLS 1.2 that crypto/tls has.
@@ -56,8 +100,8 @@ var groups = []group{
 // CipherID gives the number of a cipher suite up to TLS 1.2 by its OpenSSL or
 // IANA name.
 func CipherID(name string) (uint16, bool) {
-	for _, s := range suites {
-		if strings.EqualFold(name, s.openssl) || strings.EqualFold(name, s.iana) {
+	for _, s := range allSuites() {
+		if s.named(name) {
 			return s.id, true
 		}
 	}
@@ -89,7 +133,7 @@ func cipher(text string) error {
 		return complain("a list takes [A, B], on the command line commas", "`%s` is not one cipher suite", printable(text))
 	}
 	var known []string
-	for _, s := range suites {
+	for _, s := range allSuites() {
 		known = append(known, s.openssl, s.iana)
 	}
 	return notOne("cipher suite", text, known, "ECDHE-ECDSA-AES128-GCM-SHA256, ECDHE-RSA-CHACHA20-POLY1305 and the like; by default those of the preset")

@@ -157,6 +157,8 @@ func (d *decoder) text(n *node, f *field, v reflect.Value) (err error) {
 		}
 	case *Version:
 		*p, err = parseVersion(n.text)
+	case *MTU:
+		*p, err = parseMTU(n.text)
 	case *Name:
 		*p, err = parseName(n.text)
 	case *netip.Prefix:

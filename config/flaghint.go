@@ -56,8 +56,8 @@ func UnknownFlag(flag string) (hint string) {
 
 func laterFlags() []string {
 	places := []struct{ word, prefix string }{
-		{"file", ""}, {"log", "log-"}, {"process", "unsafe-"}, {"listener", ""}, {"tls", "tls-"},
-		{"client", "client-"}, {"rule", "allow-"}, {"to", "to-"}, {"tls", "to-tls-"}, {"unsafe", "unsafe-"},
+		{"file", ""}, {"log", "log-"}, {"process", "unsafe-"}, {"listener", ""},
+		{"client", "client-"}, {"rule", "allow-"}, {"to", "to-"}, {"unsafe", "unsafe-"},
 	}
 	var out []string
 	for _, p := range places {

@@ -21,7 +21,7 @@ var samples = map[string][]string{
 	"NAME": {"a.example"}, "URI": {"spiffe://corp/ops/*"}, "CIDR": {"10.0.0.0/8", "::1"},
 	"TEXT": {"some text, with: a comma"}, "on|off": {"on"}, "DURATION": {"90s"}, "VERSION": {"1.2"},
 	"PROTOCOLS|mirror": {"h2", "http/1.1"}, "DURATION|@FILE": {"@offset"}, "all": {"all"},
-	"allow.ip_san": {"10.0.0.0/8"}, "action": {"terminate"}, "name": {"edge"}, "tls.min": {"1.0"},
+	"allow.ip_san": {"10.0.0.0/8"}, "BYTES": {"576"}, "to.psk_identity": {"dev 1"}, "action": {"terminate"}, "name": {"edge"}, "tls.min": {"1.0"},
 }
 
 func sample(k config.Key) []string {
@@ -41,6 +41,12 @@ func sample(k config.Key) []string {
 // needs are the keys that another one makes no sense without.
 func needs(k config.Key) map[string]any {
 	lis := map[string]any{"cert": []any{"site.pem"}}
+	switch k.Path {
+	case "psk":
+		return map[string]any{}
+	case "to.psk_identity":
+		put(lis, "to.psk", "a.psk")
+	}
 	if top, _, _ := strings.Cut(k.Path, "."); k.Path != "client.from" && (top == "client" || top == "allow") {
 		lis["client"] = map[string]any{"ca": "ca.pem"}
 		if top == "client" {
@@ -64,9 +70,12 @@ func TestBothSpellings(t *testing.T) {
 			}
 			base := needs(k)
 			args := []string{"tls://:443", "tls://10.0.0.1:443"}
-			for _, path := range []string{"cert", "client.ca", "allow.cn"} {
+			if strings.Contains(k.Path, "psk") || strings.HasSuffix(k.Path, "tls.mtu") || strings.HasSuffix(k.Path, "tls.cid") {
+				args = []string{"dtls://:443", "dtls://10.0.0.1:443"}
+			}
+			for _, path := range []string{"cert", "client.ca", "allow.cn", "to.psk"} {
 				if hasPath(base, path) && path != k.Path {
-					args = append(args, "--"+strings.ReplaceAll(path, ".", "-"), map[string]string{"cert": "site.pem", "client.ca": "ca.pem", "allow.cn": "x"}[path])
+					args = append(args, "--"+strings.ReplaceAll(path, ".", "-"), map[string]string{"cert": "site.pem", "client.ca": "ca.pem", "allow.cn": "x", "to.psk": "a.psk"}[path])
 				}
 			}
 			for _, v := range values {

@@ -62,7 +62,10 @@ func (w *schemaWriter) property(f *field) map[string]any {
 	for k, v := range one.(map[string]any) {
 		out[k] = v
 	}
-	if f.def != "" {
+	switch {
+	case f.typ == reflect.TypeFor[MTU]():
+		out["default"] = json.Number(f.def)
+	case f.def != "":
 		out["default"] = f.def
 	}
 	return out
@@ -91,11 +94,13 @@ func (w *schemaWriter) leaf(f *field) map[string]any {
 		return anyOf(map[string]any{"const": 0}, text(duration+"|^@."))
 	case Version:
 		return map[string]any{"enum": []any{json.Number("1.0"), 1.1, 1.2, 1.3, "1.0", "1.1", "1.2", "1.3"}}
+	case MTU:
+		return map[string]any{"type": "integer", "minimum": leastMTU, "maximum": mostMTU}
 	case Address:
 		if f.as == "to" {
-			return text(`^(tcp|tls)://.+|^unix:.+`)
+			return text(`^(tcp|tls|udp|dtls)://.+|^unix:.+`)
 		}
-		return text(`^(tcp|tls)://.+|^(unix|systemd):.+`)
+		return text(`^(tcp|tls|udp|dtls)://.+|^(unix|systemd):.+`)
 	case netip.Prefix:
 		return text(`^[0-9a-fA-F.:]+(/[0-9]+)?$`)
 	case ALPN:
@@ -107,7 +112,7 @@ func (w *schemaWriter) leaf(f *field) map[string]any {
 	switch f.as {
 	case "cipher":
 		var names []string
-		for _, s := range suites {
+		for _, s := range allSuites() {
 			names = append(names, s.openssl, s.iana)
 		}
 		return map[string]any{"enum": names}

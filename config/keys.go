@@ -101,7 +101,7 @@ func groupOf(k Key) string {
 		return "server"
 	case "client", "allow":
 		return "access"
-	case "cert", "key", "alpn", "tls", "ech":
+	case "cert", "key", "psk", "alpn", "tls", "ech":
 		return "clients"
 	case "action", "timeouts", "match", "routes", "from":
 		return "flow"
@@ -121,6 +121,8 @@ func (f *field) kind() string {
 		return "DURATION"
 	case Version:
 		return "VERSION"
+	case MTU:
+		return "BYTES"
 	case Address:
 		return "ADDR"
 	case netip.Prefix:

@@ -17,15 +17,14 @@ var later = map[string]string{
 	"defaults": "proxy_protocol proxy_trust users limits " + laterRoute,
 	"route":    laterRoute,
 	"match":    "dest port ja4 list server if",
-	"tls":      "mtu cid",
 	"client":   laterCheck,
 	"rule":     "if",
-	"to":       "spiffe psk psk_identity starttls proxy_protocol source via reach balance hash slow_start retry check weight backup " + laterCheck,
+	"to":       "spiffe starttls proxy_protocol source via reach balance hash slow_start retry check weight backup " + laterCheck,
 	"unsafe":   "open_proxy",
 }
 
 const (
-	laterRoute = "starttls acme spiffe mint psk staple filters taps"
+	laterRoute = "starttls acme spiffe mint staple filters taps"
 	laterCheck = "crl revocation dane ct aia"
 )
 
@@ -34,7 +33,7 @@ func isLater(word, key string) bool {
 }
 
 var (
-	laterCarriers = strings.Fields("udp dtls connect connect+tls socks5 socks5+tls tproxy tproxy+udp redirect")
+	laterCarriers = strings.Fields("connect connect+tls socks5 socks5+tls tproxy tproxy+udp redirect")
 	laterKeys     = []string{"pkcs11:", "tpm:", "signer://", "vault:"}
 )
 

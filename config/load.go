@@ -271,12 +271,12 @@ func wordly(r rune) rune {
 func (l *loader) clashes() {
 	seen := map[string]Pos{}
 	for _, lis := range l.file.Listeners {
-		where := lis.From.where()
+		where := lis.From.plain() + "://" + lis.From.where()
 		if lis.From.Unix == "" && lis.From.Systemd == "" && lis.From.Port == 0 {
 			continue
 		}
 		if at, ok := seen[where]; ok {
-			l.add(lis.Pos, "one listener with `routes` serves many names on one address", "%s is listened on already, at %s", where, at)
+			l.add(lis.Pos, "one listener with `routes` serves many names on one address", "%s is listened on already, at %s", lis.From.where(), at)
 			continue
 		}
 		seen[where] = lis.Pos

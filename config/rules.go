@@ -19,8 +19,8 @@ type ruling struct {
 
 // The keys that mean something only where TLS ends here, on each side.
 var (
-	tlsFrom = []string{"cert", "key", "alpn", "tls", "client.auth", "client.ca", "client.profile", "client.pin", "allow"}
-	tlsTo   = []string{"to.name", "to.sni", "to.cert", "to.key", "to.alpn", "to.tls", "to.ca", "to.profile", "to.pin"}
+	tlsFrom = []string{"cert", "key", "psk", "alpn", "tls", "client.auth", "client.ca", "client.profile", "client.pin", "allow"}
+	tlsTo   = []string{"to.name", "to.sni", "to.cert", "to.key", "to.psk", "to.psk_identity", "to.alpn", "to.tls", "to.ca", "to.profile", "to.pin"}
 )
 
 func (g *ruling) apply() {
@@ -37,15 +37,21 @@ func (g *ruling) apply() {
 		g.add(g.all.pos, "to: tcp://127.0.0.1:8080, or `action: reject`", "a route without `to`")
 		return
 	}
+	if g.mixed() {
+		return
+	}
+	g.datagrams()
 	if r.Action == Splice {
 		g.splice()
 		g.plainTo()
 		return
 	}
-	in, out := g.lis.From.Carrier == "tls", r.To.Addr.Carrier == "tls"
+	in, out := g.lis.From.Secure(), r.To.Addr.Secure()
 	r.Pattern = map[[2]bool]string{{true, false}: "offload", {false, true}: "encrypt", {true, true}: "bridge", {false, false}: "plain"}[[2]bool{in, out}]
+	g.kindOf(in, out)
 	if in {
 		g.credential()
+		g.pskClients()
 		g.clients()
 	} else {
 		g.plainFrom()
@@ -53,7 +59,7 @@ func (g *ruling) apply() {
 	if out {
 		g.server()
 	} else {
-		g.refuseSaid(tlsTo, "the server's side is clear text (`"+r.To.Addr.Text+"`)", "to: tls://"+r.To.Addr.where())
+		g.refuseSaid(tlsTo, "the server's side is clear text (`"+r.To.Addr.Text+"`)", "to: "+r.To.Addr.secure()+"://"+r.To.Addr.where())
 		r.To = To{Pos: r.To.Pos, Addr: r.To.Addr}
 	}
 	g.alpn()
@@ -65,7 +71,12 @@ func (g *ruling) apply() {
 
 // applyListener looks at what stands at the listener alone.
 func (g *ruling) applyListener() {
-	if g.lis.From.Carrier == "tls" {
+	switch g.lis.From.Carrier {
+	case "tls":
+		return
+	case "dtls":
+		g.refuseSaid([]string{"ech"}, "DTLS 1.2 is spoken here, which has no encrypted ClientHello", "")
+		g.lis.ECH = nil
 		return
 	}
 	g.refuseFrom(append([]string{"ech"}, tlsFrom...))
@@ -88,7 +99,10 @@ func (g *ruling) refuseSaid(keys []string, why, instead string) {
 		if e == nil || key == "client.auth" && e.val.text == "none" || e.val.kind == list && len(e.val.list) == 0 {
 			continue
 		}
-		hint := "take it away, or write " + instead
+		hint := "take it away"
+		if instead != "" {
+			hint += ", or write " + instead
+		}
 		if e.pos.Flag != "" {
 			hint = strings.NewReplacer("write from: ", "make FROM ", "write to: ", "make TO ").Replace(hint)
 		}
@@ -97,20 +111,20 @@ func (g *ruling) refuseSaid(keys []string, why, instead string) {
 }
 
 func (g *ruling) refuseFrom(keys []string) {
-	g.refuseSaid(keys, "clients speak clear text here (`"+g.lis.From.Text+"`)", "from: tls://"+strings.TrimPrefix(g.lis.From.where(), "[::]"))
+	g.refuseSaid(keys, "clients speak clear text here (`"+g.lis.From.Text+"`)", "from: "+g.lis.From.secure()+"://"+g.lis.From.short())
 }
 
 func (g *ruling) match() {
 	m := &g.route.Match
-	if g.lis.From.Carrier == "tls" {
+	if g.lis.From.Secure() {
 		if m.TLS != nil && !*m.TLS {
-			g.add(g.at("match.tls"), "", "a route that no client can reach: tls:// must see a ClientHello")
+			g.add(g.at("match.tls"), "", "a route that no client can reach: %s:// must see a ClientHello", g.lis.From.Carrier)
 		}
 		return
 	}
 	for _, key := range []string{"match.sni", "match.alpn", "match.tls"} {
 		if e := g.all.find(key); e != nil {
-			g.add(e.pos, "from: tls://"+strings.TrimPrefix(g.lis.From.where(), "[::]"),
+			g.add(e.pos, "from: "+g.lis.From.secure()+"://"+g.lis.From.short(),
 				"%s:// never peeks, so %s cannot be known", g.lis.From.Carrier, e.pos.word(key))
 		}
 	}
@@ -119,12 +133,12 @@ func (g *ruling) match() {
 func (g *ruling) splice() {
 	r := g.route
 	r.Pattern = "pass-through"
-	if e := g.said.find("to.addr"); e != nil && r.To.Addr.Carrier == "tls" {
-		line := "write `to: tcp://" + r.To.Addr.where() + "`"
+	if e := g.said.find("to.addr"); e != nil && r.To.Addr.Secure() {
+		line := "write `to: " + r.To.Addr.plain() + "://" + r.To.Addr.where() + "`"
 		if e.pos.Flag != "" {
-			line = "write tcp://" + r.To.Addr.where() + " for TO"
+			line = "write " + r.To.Addr.plain() + "://" + r.To.Addr.where() + " for TO"
 		}
-		g.add(e.pos, line, "splice passes the client's own TLS through, so nothing here speaks tls:// to the server")
+		g.add(e.pos, line, "splice passes the client's own %s through, so nothing here speaks %s:// to the server", r.To.Addr.protocol(), r.To.Addr.Carrier)
 	}
 	for _, keys := range [][]string{tlsFrom, tlsTo} {
 		for _, key := range keys {
@@ -133,20 +147,20 @@ func (g *ruling) splice() {
 				if e.pos.Flag != "" {
 					hint = "take it away, or --action splice"
 				}
-				g.add(e.pos, hint, "splice passes TLS through undecrypted, so %s has no meaning", e.pos.word(key))
+				g.add(e.pos, hint, "splice passes %s through undecrypted, so %s has no meaning", r.To.Addr.protocol(), e.pos.word(key))
 			}
 		}
 	}
 	g.dropFrom()
 	addr := r.To.Addr
-	addr.Carrier = "tcp"
+	addr.Carrier = addr.plain()
 	r.To = To{Pos: r.To.Pos, Addr: addr}
 }
 
 // dropFrom forgets what was inherited about TLS with clients.
 func (g *ruling) dropFrom() {
 	r := g.route
-	r.Cert, r.Key, r.ALPN, r.TLS, r.Allow = nil, nil, ALPN{}, TLS{}, Allow{}
+	r.Cert, r.Key, r.PSK, r.ALPN, r.TLS, r.Allow = nil, nil, "", ALPN{}, TLS{}, Allow{}
 	r.Client = Client{Auth: AuthNone, From: r.Client.From}
 }
 
@@ -160,7 +174,11 @@ func (g *ruling) plainFrom() {
 }
 
 func (g *ruling) credential() {
-	if len(g.route.Cert) > 0 {
+	switch {
+	case len(g.route.Cert) > 0 || g.route.PSK != "":
+		return
+	case g.lis.From.Datagram():
+		g.add(g.at("from"), "", "%s needs --cert or --psk; to pass DTLS through undecrypted add --action splice", g.route.Pattern)
 		return
 	}
 	g.add(g.at("from"), "acme and mint are "+strings.TrimPrefix(notBuilt, "is "),
@@ -205,6 +223,14 @@ func (g *ruling) clients() {
 // server fills in whom the server has to be.
 func (g *ruling) server() {
 	to := &g.route.To
+	if to.PSK != "" {
+		g.pskServer()
+		return
+	}
+	if to.PSKID != "" {
+		pos := g.at("to.psk_identity")
+		g.add(pos, "name the file of keys with "+pos.word("to.psk"), "%s without %s", pos.word("to.psk_identity"), pos.word("to.psk"))
+	}
 	if to.CA == nil {
 		to.CA = []string{"system"}
 	}
@@ -225,10 +251,16 @@ func (g *ruling) server() {
 		g.add(pos, "say which name its certificate has: "+pos.word("to.name"), "a socket has no host name that the server's certificate could be compared with")
 	}
 	if g.all.find("to.sni") == nil {
-		if _, err := netip.ParseAddr(to.Name); err != nil {
-			to.SNI = to.Name
-		}
+		to.SNI = serverName(to.Name)
 	}
+}
+
+// serverName is host where it may be sent as SNI, which an address may not.
+func serverName(host string) string {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return ""
+	}
+	return host
 }
 
 // alpn decides what is offered where nothing was said.
@@ -249,10 +281,10 @@ func (g *ruling) alpn() {
 		}
 		return
 	}
-	switch auth := r.Client.Auth != AuthNone; {
+	switch auth := r.Client.Auth != AuthNone || r.PSK != ""; {
 	case said && r.ALPN.Mirror && auth:
 		pos := g.at("alpn")
-		g.add(pos, "name the protocols: h2, http/1.1", "%s mirror dials the server before the client has shown its certificate", pos.word("alpn"))
+		g.add(pos, "name the protocols: h2, http/1.1", "%s mirror dials the server before the client has shown who it is", pos.word("alpn"))
 	case said && r.ALPN.Mirror && r.To.ALPN.Protos != nil:
 		pos := g.at("to.alpn")
 		g.add(pos, "", "with mirror the server is offered what the client offers, so %s has no meaning", pos.word("to.alpn"))
@@ -263,11 +295,23 @@ func (g *ruling) alpn() {
 	}
 }
 
-var presetMin = map[Preset]Version{PresetModern: 0x0304, PresetIntermediate: 0x0303, PresetOld: 0x0301}
+var presetMin = map[Preset]Version{PresetModern: 0x0304, PresetIntermediate: version12, PresetOld: 0x0301}
+
+const version12 Version = 0x0303
 
 func (g *ruling) versions(path string, t *TLS, used bool) {
 	if !used {
 		return
+	}
+	if g.lis.From.Datagram() {
+		g.dtlsVersions(path, t)
+		return
+	}
+	t.MTU, t.CID = 0, false
+	for _, c := range t.Ciphers {
+		if !tlsSuite(c) {
+			g.add(g.at(path+".ciphers"), "", "`%s` is a suite of DTLS alone here", c)
+		}
 	}
 	low := t.Min
 	if low == 0 {
@@ -283,28 +327,31 @@ func (g *ruling) versions(path string, t *TLS, used bool) {
 	}
 	if t.Preset == PresetOld {
 		g.warn(g.at(path), "preset old takes TLS 1.0, RSA key exchange, CBC and 3DES")
-	} else if low < 0x0303 {
+	} else if low < version12 {
 		g.warn(g.at(path+".min"), "TLS 1.0 and 1.1 are broken and withdrawn (RFC 8996)")
 	}
 }
 
 func (g *ruling) openFrom() {
 	r := g.route
-	if g.lis.From.Carrier == "tls" || g.lis.From.local() || len(r.To.Cert) == 0 || bool(r.Unsafe.OpenFrom) {
+	if g.lis.From.Secure() || g.lis.From.local() || len(r.To.Cert) == 0 && r.To.PSK == "" || bool(r.Unsafe.OpenFrom) {
 		return
 	}
-	pos := g.at("to.cert")
+	pos, ours := g.at("to.cert"), "client certificate"
+	if r.To.PSK != "" {
+		pos, ours = g.at("to.psk"), "pre-shared key"
+	}
 	hint := "listen on 127.0.0.1 or unix:, or write unsafe: {open_from: on}"
 	if pos.Flag != "" {
 		hint = "listen on 127.0.0.1 or unix:, or add --unsafe-open-from"
 	}
-	g.add(pos, hint, "any host that reaches %s could use our client certificate", g.lis.From)
+	g.add(pos, hint, "any host that reaches %s could use our %s", g.lis.From, ours)
 }
 
 func (g *ruling) plainTo() {
 	a := g.route.To.Addr
-	through := g.route.Action == Splice && g.lis.From.Carrier == "tls"
-	if a.Carrier != "tls" && !a.local() && !through {
-		g.warn(g.at("to.addr"), "clear text leaves this host: %s (did you mean tls://?)", a)
+	through := g.route.Action == Splice && g.lis.From.Secure()
+	if !a.Secure() && !a.local() && !through {
+		g.warn(g.at("to.addr"), "clear text leaves this host: %s (did you mean %s://?)", a, a.secure())
 	}
 }

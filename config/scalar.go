@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -71,6 +72,16 @@ func parseVersion(text string) (Version, error) {
 		return 0, complain("", "`%s` is no TLS version; did you mean %s?", printable(text), bare)
 	}
 	return 0, complain("1.0, 1.1, 1.2 or 1.3", "`%s` is no TLS version", printable(text))
+}
+
+const leastMTU, mostMTU = 100, 16384
+
+func parseMTU(text string) (MTU, error) {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n < leastMTU || n > mostMTU {
+		return 0, complain(fmt.Sprintf("bytes, from %d to %d: 1200 passes nearly everywhere", leastMTU, mostMTU), "`%s` is no MTU", printable(text))
+	}
+	return MTU(n), nil
 }
 
 // ParseDuration reads Go's durations, with d for days, and a bare 0.
@@ -232,6 +243,8 @@ func checkString(as, text string) error {
 		}
 	case "protocol":
 		return checkProtocol(text)
+	case "identity":
+		return checkIdentity(text)
 	default:
 		return checkText("text", text)
 	}
@@ -241,6 +254,13 @@ func checkString(as, text string) error {
 func checkProtocol(text string) error {
 	if text == "" || len(text) > 255 {
 		return complain("h2, http/1.1", "a protocol's name has 1 to 255 bytes (RFC 7301)")
+	}
+	return nil
+}
+
+func checkIdentity(text string) error {
+	if text == "" || strings.ContainsAny(text, ":\r\n") {
+		return complain("what stands before the colon in its line", "`%s` is no identity of a pre-shared key", printable(text))
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ type Process struct {
 type Listener struct {
 	Pos    Pos
 	Name   string        `key:"name" doc:"what the log calls it (default: carrier-port)" as:"label"`
-	From   Address       `key:"from" doc:"where clients connect: tls://:443, tcp://127.0.0.1:5432, tls://unix:PATH, tls://systemd:NAME" as:"from"`
+	From   Address       `key:"from" doc:"where clients connect: tls://:443, tcp://127.0.0.1:5432, dtls://:5684, tls://unix:PATH, tls://systemd:NAME" as:"from"`
 	ECH    []string      `key:"ech" doc:"PEM files with ECH keys (RFC 9934): the PRIVATE KEY and its ECHCONFIG" as:"file"`
 	Routes []Route       `key:"routes" doc:"what becomes of a connection: the first that matches wins, none refuses"`
 	Peek   time.Duration // timeouts.peek as it stands at the listener
@@ -53,6 +53,7 @@ type Route struct {
 	Action   Action   `key:"action" doc:"terminate, splice (pass through undecrypted) or reject" default:"terminate"`
 	Cert     []string `key:"cert" doc:"our certificates: PEM files or folders, picked by SNI and key type" as:"file"`
 	Key      []string `key:"key" doc:"keys that are neither in a certificate's file nor beside it" as:"key"`
+	PSK      string   `key:"psk" doc:"file with the pre-shared keys of DTLS clients, IDENTITY:HEX a line; who is listed may pass" as:"file"`
 	ALPN     ALPN     `key:"alpn" doc:"protocols offered to clients, or mirror: what the server chooses of the client's offer"`
 	TLS      TLS      `key:"tls" doc:"versions, ciphers and groups towards clients; alone a preset: modern, intermediate or old"`
 	Client   Client   `key:"client" doc:"who may connect"`
@@ -107,11 +108,13 @@ type Rule struct {
 // To is the server's side.
 type To struct {
 	Pos     Pos
-	Addr    Address  `key:"addr" main:"true" as:"to" doc:"where the server is: tcp://127.0.0.1:8080, tls://db.example:5432, tcp://unix:PATH"`
+	Addr    Address  `key:"addr" main:"true" as:"to" doc:"where the server is: tcp://127.0.0.1:8080, tls://db.example:5432, udp://127.0.0.1:5683, tcp://unix:PATH"`
 	Name    string   `key:"name" doc:"the name that the server's certificate must have (default: the host of addr)" as:"host"`
 	SNI     string   `key:"sni" doc:"the server name to send, \"\" for none (default: name)" as:"sni"`
 	Cert    []string `key:"cert" doc:"our certificate towards the server" as:"file"`
 	Key     []string `key:"key" doc:"its key, where it is neither in the same file nor beside it" as:"key"`
+	PSK     string   `key:"psk" doc:"file with the pre-shared key for a DTLS server, IDENTITY:HEX a line" as:"file"`
+	PSKID   string   `key:"psk_identity" doc:"which line of to.psk is ours (default: the only one)" as:"identity"`
 	ALPN    ALPN     `key:"alpn" doc:"protocols offered to the server"`
 	TLS     TLS      `key:"tls" doc:"versions, ciphers and groups towards the server; alone a preset"`
 	CA      []string `key:"ca" doc:"trust anchors for the server's certificate: PEM files, or system (default: system)" as:"anchor"`
@@ -119,7 +122,8 @@ type To struct {
 	Pin     []string `key:"pin" doc:"SHA-256 of accepted public keys: sha256//BASE64, or hexadecimal" as:"pin"`
 }
 
-// TLS are the parameters of one side. The zero Min and Max are the preset's.
+// TLS are the parameters of one side, TLS or DTLS. The zero Min and Max are the
+// preset's; Record is of TLS alone, MTU and CID of DTLS.
 type TLS struct {
 	Preset  Preset   `key:"preset" main:"true" doc:"modern, intermediate or old, as Mozilla's guidelines name them" default:"intermediate"`
 	Min     Version  `key:"min" doc:"lowest version: 1.0, 1.1, 1.2 or 1.3"`
@@ -128,6 +132,8 @@ type TLS struct {
 	Groups  []string `key:"groups" doc:"key exchange groups: X25519MLKEM768, X25519, P-256, P-384, ..." as:"group"`
 	Tickets Switch   `key:"tickets" doc:"resume sessions by tickets" default:"on"`
 	Record  Switch   `key:"record" doc:"under TLS 1.3, carry on after the handshake with a record layer of our own; off leaves it to crypto/tls" default:"on"`
+	MTU     MTU      `key:"mtu" doc:"under DTLS, the largest datagram of a handshake, in bytes" default:"1200"`
+	CID     Switch   `key:"cid" doc:"under DTLS, connection IDs, by which a client is known whose address changes" default:"on"`
 }
 
 // Timeouts of one route; 0 means none.
@@ -135,7 +141,7 @@ type Timeouts struct {
 	Peek      time.Duration `key:"peek" doc:"for the whole ClientHello" default:"5s"`
 	Handshake time.Duration `key:"handshake" doc:"for each TLS handshake" default:"10s"`
 	Dial      time.Duration `key:"dial" doc:"for the connection to the server" default:"5s"`
-	Idle      time.Duration `key:"idle" doc:"silence in both directions" default:"1h"`
+	Idle      time.Duration `key:"idle" doc:"silence in both directions; 5m for datagrams" default:"1h"`
 	Linger    time.Duration `key:"linger" doc:"silence after one end has finished" default:"30s"`
 	Total     time.Duration `key:"total" doc:"the whole flow" default:"0"`
 	Drain     time.Duration `key:"drain" doc:"for open flows once the process is told to end" default:"30s"`
@@ -156,7 +162,7 @@ type Switch bool
 // Address is CARRIER://WHERE.
 type Address struct {
 	Text    string // as written
-	Carrier string // tcp or tls
+	Carrier string // tcp, tls, udp or dtls
 	Host    string // empty in FROM: all addresses, both families
 	Port    uint16
 	Unix    string // path of a unix socket
@@ -180,6 +186,9 @@ type Profile string
 
 // Preset names a set of versions, ciphers and groups.
 type Preset string
+
+// MTU is a number of bytes.
+type MTU uint16
 
 // Version is a TLS version as on the wire, 0x0301 to 0x0304; 0 is unset.
 type Version uint16

@@ -23,7 +23,7 @@ func (g *ruling) warnUnsafe() {
 	say(u.KeyLog != "", "keylog", "session keys are written to "+u.KeyLog+": whoever reads it reads the traffic")
 	say(u.KeyMode, "key_mode", "key files that everybody on this host can read are taken")
 	say(u.Truncation, "truncation", "a connection cut off without close_notify passes as a proper end")
-	say(u.OpenFrom, "open_from", "any host that reaches "+g.lis.From.String()+" can use our client certificate")
+	say(u.OpenFrom, "open_from", "any host that reaches "+g.lis.From.String()+" can use our client certificate or key")
 }
 
 // process applies what concerns the whole process.

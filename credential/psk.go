@@ -2,6 +2,7 @@ package credential
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -35,6 +36,16 @@ func (p *PSKs) Identities() []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// Hash is of all identities and their keys.
+func (p *PSKs) Hash() [32]byte {
+	h := sha256.New()
+	for _, id := range p.Identities() {
+		fmt.Fprintf(h, "%d:%s%d:", len(id), id, len(p.keys[id]))
+		h.Write(p.keys[id])
+	}
+	return [32]byte(h.Sum(nil))
 }
 
 // String does not show what must not be in a log.

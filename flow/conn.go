@@ -85,6 +85,11 @@ type Packets interface {
 	Established()
 }
 
+// Unproven is an optional interface of a Datagram Conn: whether its client has yet
+// to show that it is where its datagrams claim to come from. Established, of
+// [Packets], says that it has.
+type Unproven interface{ Unproven() bool }
+
 // ErrTooLarge is what Write on a Datagram Conn gives for a datagram that cannot be
 // carried whole, and Read for one that its buffer does not hold. The datagram is
 // lost, the connection goes on.

@@ -63,6 +63,7 @@ const (
 	ServerGone         Reason = "server_gone"
 	ServerRejectedCert Reason = "server_rejected_our_certificate"
 	ServerRejectedPSK  Reason = "server_rejected_our_psk"
+	ServerNoCookie     Reason = "server_without_cookie"
 	CertExpired        Reason = "cert_expired"
 	CertNotYetValid    Reason = "cert_not_yet_valid"
 	CertUnknownCA      Reason = "unknown_ca"
@@ -139,6 +140,7 @@ var reasons = map[Reason]struct {
 	ServerAlert:        {FaultServer, alertInternalError, "the server ended the connection by a TLS alert"},
 	ServerGone:         {FaultServer, alertInternalError, "the server left before its handshake was done"},
 	ServerRejectedCert: {FaultServer, alertInternalError, "the server refused our certificate, or wants one"},
+	ServerNoCookie:     {FaultServer, alertNone, "the server answers DTLS clients before they have shown a cookie, and pass-through needs one that asks for it"},
 	ServerRejectedPSK:  {FaultServer, alertInternalError, "the server knows another key for to.psk_identity, or none"},
 	CertExpired:        {FaultServer, alertInternalError, "the server's certificate, or one in its chain, has expired"},
 	CertNotYetValid:    {FaultServer, alertInternalError, "the server's certificate, or one in its chain, is not valid yet"},

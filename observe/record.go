@@ -125,12 +125,15 @@ func (a *attrs) took(key string, d time.Duration) {
 
 func (a *attrs) session(side string, s flow.Session) {
 	a.text(side+"_version", wire.VersionName(s.Version))
-	a.text(side+"_cipher", tls.CipherSuiteName(s.Suite))
+	a.text(side+"_cipher", suiteName(s.Suite))
 	if s.Group != 0 {
 		a.text(side+"_group", tls.CurveID(s.Group).String())
 	}
 	if s.ALPN != "" {
 		a.text(side+"_alpn", s.ALPN)
+	}
+	if s.PSK != "" {
+		a.text(side+"_psk", s.PSK)
 	}
 	a.add(slog.Bool(side+"_resumed", s.Resumed))
 	if s.ECH {

@@ -28,6 +28,7 @@ type Listener struct {
 	Decider     flow.Decider
 	Peek        Peek
 	PeekTimeout time.Duration
+	Splices     bool // some route passes datagrams on undecrypted; for who judges their first
 	// OpenECH gives the inner hello, or nil where there is none that we can open.
 	OpenECH func(*wire.Hello) (*wire.Hello, error)
 }
@@ -37,9 +38,10 @@ type Engine struct {
 	Observer flow.Observer
 	Flows    int // how many flows at once; 0 is no limit of ours. Further clients wait in the kernel's queue
 
-	ids   atomic.Uint64
-	slots chan struct{}
-	once  sync.Once
+	ids       atomic.Uint64
+	strangers seldom // records of flows whose client has proved nothing
+	slots     chan struct{}
+	once      sync.Once
 
 	mu       sync.Mutex
 	live     map[*life]struct{}
@@ -56,6 +58,22 @@ type life struct {
 	drain  time.Duration
 	since  time.Time   // when Drain began; zero before
 	timer  *time.Timer // ends the flow; set by Drain
+	hidden bool        // nobody is told of the flow: see proving
+}
+
+func (l *life) hide() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hidden = true
+}
+
+// show says whether the flow was hidden, which it is not any more.
+func (l *life) show() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.hidden
+	l.hidden = false
+	return was
 }
 
 // hold notes a bare connection of the flow, which kill ends. A connection that
@@ -235,6 +253,16 @@ func (e *Engine) report(lf *life, f *flow.Flow, err error) {
 		}
 		end = flow.AsError(cause, flow.Drained)
 		end = &flow.Error{Stage: stage, Reason: end.Reason, Fault: end.Fault, Err: end.Err}
+	}
+	if lf.show() {
+		// It is told all the same what keeps every client out, but not as often
+		// as a stranger wants.
+		if end == nil || end.Fault != flow.FaultServer && end.Fault != flow.FaultOurs || !e.strangers.due(time.Now()) {
+			return
+		}
+		if err := safely(func() error { e.Observer.Begin(f); return nil }); err != nil {
+			end = flow.AsError(err, flow.Panic)
+		}
 	}
 	// An observer that panics is told of it, once.
 	if err := safely(func() error { e.Observer.End(f, end); return nil }); err != nil {

@@ -14,7 +14,11 @@ import (
 // flow that rests has no goroutine. The bare client connection is closed by the
 // caller's end, the server's here.
 func (e *Engine) serve(ctx context.Context, l *Listener, lf *life, f *flow.Flow, bare flow.Conn, end func(error)) error {
-	e.Observer.Begin(f)
+	if unproven(bare) {
+		lf.hide()
+	} else {
+		e.Observer.Begin(f)
+	}
 	server := &side{f: f, lf: lf}
 	var client flow.Conn
 	if err := safely(func() (err error) {
@@ -60,6 +64,11 @@ func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.F
 	if d.Action == flow.Reject {
 		return nil, refuse(bare, f, flow.StageDecide, flow.Fail(d.Reason, "%s", d.Reason.Meaning()))
 	}
+	if unproven(bare) {
+		if client, err = e.prove(lf, f, client); err != nil {
+			return nil, at(flow.StageDecide, err, flow.Internal)
+		}
+	}
 	if d.DialFirst || d.Action == flow.Splice || len(d.Inbound) == 0 {
 		if err := server.open(ctx); err != nil {
 			return nil, refuse(bare, f, server.stage, err)
@@ -79,6 +88,27 @@ func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.F
 	}
 	return client, nil
 }
+
+// prove gives the client's end that lets a client prove itself to the server.
+func (e *Engine) prove(lf *life, f *flow.Flow, client flow.Conn) (flow.Conn, error) {
+	packets, ok := client.(*packetReplay)
+	if !ok || f.Decision.Action != flow.Splice {
+		return nil, flow.Fail(flow.ClientTimeout, "the routes have changed since the client said hello")
+	}
+	within := f.Decision.Timeouts.Handshake
+	if within <= 0 {
+		within = unprovenFor
+	}
+	proved := func() {
+		if lf.show() {
+			e.Observer.Begin(f)
+		}
+	}
+	return prove(packets, within, proved, lf.kill), nil
+}
+
+// unprovenFor bounds what strangers have us hold where timeouts.handshake does not.
+const unprovenFor = 10 * time.Second
 
 // side is the server's side of a flow.
 type side struct {

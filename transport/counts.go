@@ -15,6 +15,7 @@ const (
 	PacketsVerifyUnsent                        // HelloVerifyRequests that the socket did not take at once
 	PacketsBadFragments                        // dropped: parts of a ClientHello that make none
 	PacketsHalfOpenEvicted                     // parts of a ClientHello given up, for others or for their age
+	PacketsRefused                             // dropped: from an address that may not begin an association
 	PacketsOverHandshakes                      // new associations refused: too many handshakes
 	PacketsOverAssociations                    // new associations refused: too many
 	PacketsOverBacklog                         // new associations refused: nobody accepts them
@@ -29,10 +30,19 @@ const (
 // names are those of the metrics.
 var packetCountNames = [packetCounts]string{
 	"received", "not_dtls", "no_association", "unknown_cid", "bad_cookie", "verify_sent", "verify_unsent", "bad_fragments",
-	"half_open_evicted", "over_handshakes", "over_associations", "over_backlog", "queue_full", "too_large", "begun", "restarted",
+	"half_open_evicted", "refused", "over_handshakes", "over_associations", "over_backlog", "queue_full", "too_large", "begun", "restarted",
 }
 
 func (k PacketCount) String() string { return packetCountNames[k] }
+
+// Drop says whether k counts datagrams, or associations, that came to nothing.
+func (k PacketCount) Drop() bool {
+	switch k {
+	case PacketsReceived, PacketsVerifySent, PacketsBegun, PacketsRestarted:
+		return false
+	}
+	return true
+}
 
 // PacketCounters count since the listener was bound.
 type PacketCounters [packetCounts]atomic.Uint64

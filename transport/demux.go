@@ -2,6 +2,7 @@ package transport
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"sallyport/wire"
@@ -15,6 +16,7 @@ import (
 //	         a ClientHello, no cookie of ours    HelloVerifyRequest, and nothing is kept
 //	         a part of one                       the half-open entries
 //	         a ClientHello with our cookie       the association that it began; else a new one
+//	         one that is passed on               the association of its random, whatever its cookie; else a new one
 //	         any other record                    the association of the address
 //
 // What is left is dropped and counted.
@@ -63,8 +65,10 @@ func (r *reader) plain(now time.Time, k key, p []byte) {
 		c.deliver(p, k.client)
 	case k.client.Port() == 0: // no answer could get there
 		r.a.counts.add(PacketsNoAssociation)
+	case r.a.judge(k.client, netip.AddrPortFrom(k.local, r.a.port), nil) == Refuse:
+		r.a.counts.add(PacketsRefused)
 	default:
-		r.a.begin(now, r.socket, k, nil, p)
+		r.a.begin(now, r.socket, k, nil, p, false)
 	}
 }
 
@@ -127,21 +131,29 @@ func (r *reader) hello(now time.Time, k key, p []byte, came int) {
 	case err != nil || k.client.Port() == 0:
 		r.a.counts.add(PacketsNotDTLS)
 		return
-	case !r.baker.knows(now, k, &head):
-		if len(head.Cookie) > 0 {
-			r.a.counts.add(PacketsBadCookie)
-		}
-		r.verify(now, k, &head, came)
-		return
 	}
-	at := r.a.place(k)
+	at, known := r.a.place(k), r.baker.knows(now, k, &head)
 	for _, c := range [...]*packetConn{at.shadow, at.now} {
-		if c != nil && string(c.random[:]) == string(head.Random) { // sent again
+		if c != nil && (known || c.passes) && string(c.random[:]) == string(head.Random) { // sent again
 			c.deliver(head.Record, k.client)
 			return
 		}
 	}
-	r.a.begin(now, r.socket, k, head.Random, head.Record)
+	verdict := Take
+	if !known {
+		verdict = r.a.judge(k.client, netip.AddrPortFrom(k.local, r.a.port), head.Record)
+	}
+	switch {
+	case verdict == Refuse:
+		r.a.counts.add(PacketsRefused)
+	case verdict == Pass, known:
+		r.a.begin(now, r.socket, k, head.Random, head.Record, verdict == Pass)
+	default:
+		if len(head.Cookie) > 0 {
+			r.a.counts.add(PacketsBadCookie)
+		}
+		r.verify(now, k, &head, came)
+	}
 }
 
 // verify asks for the hello again with a cookie, by less than what came: who

@@ -23,6 +23,7 @@ type packetConn struct {
 	local  netip.AddrPort
 	begun  time.Time
 	random [32]byte // of the ClientHello that began it
+	passes bool     // it is passed on undecrypted, with the server's cookie
 	prefix netip.Prefix
 	client atomic.Pointer[netip.AddrPort]
 	queue  queue
@@ -35,11 +36,13 @@ type packetConn struct {
 	cids      []string
 	counted   bool // it has a place and stands in the tallies
 	handshake bool // and in that of handshakes
+	unproven  bool
 }
 
 var (
 	_ flow.Conn       = (*packetConn)(nil)
 	_ flow.Packets    = (*packetConn)(nil)
+	_ flow.Unproven   = (*packetConn)(nil)
 	_ flow.UnitReader = (*packetConn)(nil)
 	_ flow.Waiter     = (*packetConn)(nil)
 )
@@ -258,9 +261,17 @@ func (c *packetConn) Moved(to netip.AddrPort) {
 	}
 }
 
+// Unproven implements [flow.Unproven].
+func (c *packetConn) Unproven() bool {
+	c.a.mu.RLock()
+	defer c.a.mu.RUnlock()
+	return c.unproven
+}
+
 // Established implements [flow.Packets].
 func (c *packetConn) Established() {
 	c.a.mu.Lock()
+	c.unproven = false
 	c.a.settled(c)
 	var old *packetConn
 	if p := c.a.at[c.key]; p.shadow == c {

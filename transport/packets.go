@@ -19,7 +19,21 @@ type PacketOptions struct {
 	Sockets   int  // 0: one a processor, up to 4
 	CIDLength int  // bytes of the connection IDs that will be bound; 0 is 8
 	Limits    PacketLimits
+
+	// Judge is asked before anything is kept of a client; nil takes all. hello is
+	// the datagram with its ClientHello, which brings no cookie of ours; nil
+	// without DTLS. It must not block, nor keep hello, and readers call it side by side.
+	Judge func(client, local netip.AddrPort, hello []byte) Verdict
 }
+
+// Verdict says what becomes of one who sends a first datagram.
+type Verdict uint8
+
+const (
+	Take   Verdict = iota // an association, under DTLS once the client has shown our cookie
+	Pass                  // a [flow.Unproven] association at once: it is passed on undecrypted, and the cookie is to be the server's
+	Refuse                // none; the datagram is dropped
+)
 
 // PacketAcceptor gives the associations of one UDP address as flows. Its
 // connections are a [flow.Packets], a [flow.UnitReader] and a [flow.Waiter].
@@ -30,6 +44,7 @@ type PacketAcceptor struct {
 	dtls     bool
 	cidSize  int
 	limits   PacketLimits
+	judge    func(client, local netip.AddrPort, hello []byte) Verdict
 	addr     net.Addr
 	port     uint16
 	host     netip.Addr // unspecified: all addresses
@@ -84,8 +99,11 @@ func ListenPackets(ctx context.Context, listener string, w Where, o PacketOption
 	}
 	bound := sockets[0].LocalAddr().(*net.UDPAddr).AddrPort()
 	l := o.Limits.withDefaults()
+	if o.Judge == nil {
+		o.Judge = func(netip.AddrPort, netip.AddrPort, []byte) Verdict { return Take }
+	}
 	a := &PacketAcceptor{
-		listener: listener, dtls: o.DTLS, cidSize: o.CIDLength, limits: l,
+		listener: listener, dtls: o.DTLS, cidSize: o.CIDLength, limits: l, judge: o.Judge,
 		addr: sockets[0].LocalAddr(), port: bound.Port(), host: bound.Addr().Unmap(), sockets: sockets,
 		backlog: make(chan *packetConn, backlogSize), closed: make(chan struct{}),
 		at: make(map[key]place), cids: make(map[string]*packetConn),
@@ -114,7 +132,7 @@ func (a *PacketAcceptor) Live() (associations, handshakes int) {
 
 // Accept gives the next association, with Start and Origin filled. With DTLS the
 // first datagram that its connection reads is a whole ClientHello in one record,
-// whose cookie was ours. After Close it gives [net.ErrClosed].
+// whose cookie was ours, unless the connection is unproven. After Close it gives [net.ErrClosed].
 func (a *PacketAcceptor) Accept(ctx context.Context) (*flow.Flow, flow.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
@@ -175,10 +193,12 @@ func (a *PacketAcceptor) closeSockets() error {
 }
 
 // begin makes an association of the datagram that began it. random is that of
-// its ClientHello. Where a bound is reached there is none.
-func (a *PacketAcceptor) begin(now time.Time, s *packetSocket, k key, random, datagram []byte) {
+// its ClientHello, and unproven says that no cookie of ours came with it. Where a
+// bound is reached there is none.
+func (a *PacketAcceptor) begin(now time.Time, s *packetSocket, k key, random, datagram []byte, unproven bool) {
 	c := newPacketConn(a, s, k, now)
 	copy(c.random[:], random)
+	c.passes, c.unproven = unproven, unproven
 	c.deliver(datagram, k.client)
 
 	a.mu.Lock()
@@ -198,6 +218,9 @@ func (a *PacketAcceptor) enter(c *packetConn) (old *packetConn, ok bool) {
 	p := a.at[c.key]
 	switch {
 	case a.closing || !a.dtls && p.now != nil: // another reader was first
+		return nil, false
+	case p.shadow != nil && p.shadow.unproven: // anybody could have it begin and end without end
+		a.counts.add(PacketsOverHandshakes)
 		return nil, false
 	case p.shadow != nil: // whose room in the tallies it takes, too
 	case a.associations.full(c.prefix):

@@ -203,6 +203,21 @@ func (h *Hello) DTLSRecord(messageSeq uint16, recordSeq uint64, cookie []byte) [
 	return append(b, body[at+1+len(h.Cookie):]...)
 }
 
+// ReadHelloVerifyRequest gives the cookie of a datagram that begins with a whole
+// HelloVerifyRequest (RFC 6347, section 4.2.1). It shares the datagram's memory.
+func ReadHelloVerifyRequest(datagram []byte) (cookie []byte, ok bool) {
+	r, _, err := ReadRecord(datagram, 0)
+	if err != nil || r.Type != TypeHandshake || r.Epoch != 0 {
+		return nil, false
+	}
+	s := cryptobyte.String(r.Body)
+	var typ uint8
+	if !s.ReadUint8(&typ) || typ != typeHelloVerifyRequest || !s.Skip(handshakeHeader-1+2) || !s.ReadUint8LengthPrefixed((*cryptobyte.String)(&cookie)) {
+		return nil, false
+	}
+	return cookie, len(s) == 0
+}
+
 // AppendHelloVerifyRequest appends the record that asks a client to say its hello
 // again with this cookie. recordSeq and messageSeq are the hello's: who keeps no
 // state has no numbers of its own, and the version is 1.0's for any client (RFC

@@ -67,12 +67,14 @@ pair of ends, FROM and TO:
   pass-through  sallyport proxy tls://:443 tcp://10.0.0.9:443 --action splice
                 both speak TLS with each other; nothing is decrypted
 
+The same with dtls:// and udp:// is for datagrams.
+
 Several listeners, and routes by server name, go into a file: sallyport run -c FILE.`
 
 func newRoot(warnings []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "sallyport",
-		Short:         "A TLS termination proxy",
+		Short:         "A TLS and DTLS termination proxy",
 		Long:          about,
 		Version:       versionText(),
 		SilenceUsage:  true,

@@ -19,15 +19,16 @@ func newProxy(warnings []string) *cobra.Command {
 		Use:   "proxy FROM TO [flags]",
 		Short: "Run one listener from the command line",
 		Long: `Run one listener from the command line. FROM and TO are CARRIER://WHERE, where
-CARRIER is tcp or tls, and WHERE is host:port, :port for all addresses of this
-host, unix:PATH, or, for FROM, systemd:NAME.
+CARRIER is tcp or tls, or for datagrams udp or dtls, and WHERE is host:port, :port
+for all addresses of this host, unix:PATH, or, for FROM, systemd:NAME.
 
 A flag is the path of its key in the file, with dashes. Flags that begin with
 --to act towards the server, the others towards clients. --print-config writes
 the file that says the same.`,
 		Example: `  sallyport proxy tls://:443 tcp://127.0.0.1:8080 --cert site.pem --key site.key
   sallyport proxy tcp://127.0.0.1:5432 tls://db.example:5432 --to-ca db-ca.pem
-  sallyport proxy tls://:6380 tcp://127.0.0.1:6379 --cert s.pem --client-ca ca.pem --allow-dns '*.apps.example'`,
+  sallyport proxy tls://:6380 tcp://127.0.0.1:6379 --cert s.pem --client-ca ca.pem --allow-dns '*.apps.example'
+  sallyport proxy dtls://:5684 udp://127.0.0.1:5683 --psk devices.psk`,
 		Args: ends,
 	}
 	flags := config.NewFlags(cmd.Flags(), false)

@@ -34,7 +34,7 @@ func (s *service) reload(accepting context.Context) {
 		kept(err)
 		return
 	}
-	program, err := build.New(file, build.Options{Env: os.Getenv, Tickets: s.program.Tickets, Poller: s.poller})
+	program, err := build.New(file, build.Options{Env: os.Getenv, Tickets: s.program.Tickets, Sessions: s.program.Sessions, Poller: s.poller})
 	if err != nil {
 		kept(err)
 		return

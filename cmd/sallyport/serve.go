@@ -150,6 +150,9 @@ func (s *service) open(accepting context.Context, l *build.Listener) {
 	ctx, stop := context.WithCancel(accepting)
 	s.doors[l.Socket] = stop
 	l.OnTrouble(func(err error) { s.log.Error("accepting", "listener", l.Current.Load().Name, "err", err.Error()) })
+	if c := l.PacketCounters(); c != nil {
+		s.serving.Go(func() { sayDrops(ctx, s.log, func() string { return l.Current.Load().Name }, c) })
+	}
 	s.serving.Go(func() {
 		defer stop()
 		if err := s.engine.Serve(ctx, l.Acceptor, &l.Current); err != nil {
