@@ -176,11 +176,16 @@ func dtlsSchemes(hello *wire.Hello, ours []uint16) []tls.SignatureScheme {
 	}
 	list := []tls.SignatureScheme{} // nil would mean any
 	for _, s := range offered {
-		if s := tls.SignatureScheme(s); kinds[kindOf(s)] {
+		if s := tls.SignatureScheme(s); kinds[kindOf(s)] && !isPSS(s) {
 			list = append(list, s)
 		}
 	}
 	return list
+}
+
+// isPSS says of a scheme that the engine verifies, but does not sign with.
+func isPSS(s tls.SignatureScheme) bool {
+	return s == tls.PSSWithSHA256 || s == tls.PSSWithSHA384 || s == tls.PSSWithSHA512
 }
 
 func kindOf(s tls.SignatureScheme) keyKind {
