@@ -74,6 +74,9 @@ func (s *dtlsServer) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.
 	if s.CID {
 		options = append(options, dtls.WithConnectionIDGenerator(h.under.connectionID))
 	}
+	if s.KeyLog != nil {
+		options = append(options, dtls.WithKeyLogWriter(&keyLog{s.KeyLog, h.under.hello.Random}))
+	}
 	t, serr := dtls.ServerWithOptions(h.under, c.RemoteAddr(), options...)
 	if serr != nil {
 		return nil, flow.Fail(flow.Internal, "setting up DTLS: %w", serr)

@@ -1,9 +1,11 @@
 package secure
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net"
@@ -174,7 +176,7 @@ func (r *role) dtlsError(err error, h *dtlsHandshake) error {
 	}
 	if a, ok := dtlsAlert(err); ok {
 		switch {
-		case a == handshakeFailure && h.asked:
+		case (a == handshakeFailure || a == noCertificate) && h.asked:
 			return flow.Fail(flow.ServerRejectedCert, "the server asks for a certificate of ours, and there is no to.cert: alert %d, %s", uint8(a), a)
 		case h.psk != "" && r == &outbound && (a == wire.AlertUnknownPSKIdentity || a == wire.AlertDecryptError || a == wire.AlertBadRecordMAC || a == wire.AlertHandshakeFailure):
 			return flow.Fail(flow.ServerRejectedPSK, "the server does not take our pre-shared key of identity %.64q: alert %d, %s", h.psk, uint8(a), a)
@@ -196,6 +198,10 @@ func (r *role) dtlsError(err error, h *dtlsHandshake) error {
 	}
 	return flow.Fail(r.handshake, "DTLS handshake with the %s: %w", r.peer, err)
 }
+
+// noCertificate is of SSL 3.0, and reserved since (RFC 5246, section 7.2); the engine
+// sends it all the same.
+const noCertificate = 41
 
 // lateError tells why a handshake may not have been finished in time. With another
 // key the peer's Finished is a record that cannot be read, and such are not answered
@@ -229,6 +235,22 @@ func (r *role) dtlsRelayError(err error) error {
 		return err
 	}
 	return flow.Fail(r.protocol, "DTLS with the %s: %w", r.peer, err)
+}
+
+// keyLog writes a server's key log. Its lines go by the client's random (RFC 9850,
+// section 3), but the engine puts its own where a session is taken up again.
+type keyLog struct {
+	to     io.Writer
+	random [32]byte
+}
+
+func (k *keyLog) Write(line []byte) (int, error) {
+	const label = "CLIENT_RANDOM "
+	named := bytes.Clone(line)
+	if bytes.HasPrefix(line, []byte(label)) && len(line) > len(label)+hex.EncodedLen(len(k.random)) {
+		hex.Encode(named[len(label):], k.random[:])
+	}
+	return k.to.Write(named)
 }
 
 // dtlsAlert finds the peer's alert. The engine gives it as an unexported error with
