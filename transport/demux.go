@@ -12,7 +12,7 @@ import (
 // belongs. It waits for nobody.
 //
 //	plain    the association of the address; else a new one
-//	DTLS     a connection ID                     whose it is
+//	DTLS     a connection ID                     whose it is; else its address's, where that is passed on
 //	         a ClientHello, no cookie of ours    HelloVerifyRequest, and nothing is kept
 //	         a part of one                       the half-open entries
 //	         a ClientHello with our cookie       the association that it began; else a new one
@@ -82,7 +82,7 @@ func (r *reader) record(now time.Time, k key, p []byte) {
 	first, _, err := wire.ReadRecord(p, r.a.cidSize)
 	switch {
 	case err != nil:
-		r.a.counts.add(PacketsNotDTLS)
+		r.passed(k, p, PacketsNotDTLS)
 		return
 	case first.Type == wire.TypeCID:
 		r.byCID(k, first.CID, p)
@@ -112,10 +112,25 @@ func (r *reader) byCID(k key, cid, p []byte) {
 	c := r.a.cids[string(cid)]
 	r.a.mu.RUnlock()
 	if c == nil {
-		r.a.counts.add(PacketsUnknownCID)
+		r.passed(k, p, PacketsUnknownCID)
 		return
 	}
 	c.deliver(p, k.client)
+}
+
+// passed takes what only the server of an association that is passed on can read:
+// connection IDs, whose length is the server's own, most of all. Of others it is lost.
+func (r *reader) passed(k key, p []byte, lost PacketCount) {
+	at, taken := r.a.place(k), false
+	for _, c := range [...]*packetConn{at.shadow, at.now} {
+		if c != nil && c.passes {
+			c.deliver(p, k.client)
+			taken = true
+		}
+	}
+	if !taken {
+		r.a.counts.add(lost)
+	}
 }
 
 // hello takes a datagram that begins with a ClientHello; came is how many bytes

@@ -365,7 +365,7 @@ func TestDatagramServerFaults(t *testing.T) {
 	}{
 		{[]string{"--to-ca", c.anchors, "--to-name", "other.test"}, "name_mismatch"},
 		{[]string{"--to-ca", strange.anchors, "--to-name", "coap.test"}, "unknown_ca"},
-		{[]string{"--to-psk", writeKey(t, "dev1:00112233445566778899aabbccddee00"), "--timeouts-handshake", "1s"}, "server_handshake_timeout"},
+		{[]string{"--to-psk", writeKeyAs(t, t.TempDir(), "one.psk", "dev1:another of them!"), "--timeouts-handshake", "1s"}, "server_handshake_timeout"},
 	} {
 		t.Run(misfit.reason, func(t *testing.T) {
 			p := start(t, append([]string{"proxy", "udp://127.0.0.1:0", "dtls://" + far.Addr("")}, misfit.flags...)...)
@@ -377,10 +377,12 @@ func TestDatagramServerFaults(t *testing.T) {
 	}
 }
 
-func writeKey(t testing.TB, line string) string {
+// writeKeyAs writes a file with the key of one identity.
+func writeKeyAs(t testing.TB, dir, stem, line string) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "one.psk")
-	if err := os.WriteFile(file, []byte(line+"\n"), 0o600); err != nil {
+	id, key, _ := strings.Cut(line, ":")
+	file := filepath.Join(dir, stem)
+	if err := os.WriteFile(file, fmt.Appendf(nil, "%s:%x\n", id, key), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file

@@ -36,6 +36,13 @@ func TestExamples(t *testing.T) {
 		"client-certificates.yaml": exampleClientCertificates,
 		"routes.yaml":              exampleRoutes,
 		"old-server.yaml":          exampleOldServer,
+
+		"datagram-offload.yaml":       exampleDatagramOffload,
+		"datagram-encrypt.yaml":       exampleDatagramEncrypt,
+		"datagram-bridge.yaml":        exampleDatagramBridge,
+		"datagram-pass-through.yaml":  exampleDatagramPassThrough,
+		"datagram-tunnel-client.yaml": exampleDatagramTunnelClient,
+		"datagram-tunnel-server.yaml": exampleDatagramTunnelServer,
 	}
 	for _, file := range files {
 		name := filepath.Base(file)
