@@ -65,7 +65,8 @@ func (s *dtlsServer) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.
 	if len(protos) > 0 {
 		options = append(options, dtls.WithSupportedProtocols(protos...))
 	}
-	if s.Credential != nil {
+	// The engine takes no certificate that no suite has a use for.
+	if s.Credential != nil && !allPSK(s.suites()) {
 		options = append(options, dtls.WithGetCertificate(func(*dtls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate(ctx, h) }))
 	}
 	if s.PSK != nil {

@@ -92,6 +92,10 @@ func isPSK(id uint16) bool {
 	return ok && s.kind == keyPSK
 }
 
+func allPSK(list []uint16) bool {
+	return !slices.ContainsFunc(list, func(id uint16) bool { return !isPSK(id) })
+}
+
 // suites are those of the parameters that the engine has.
 func (c *Common) suites() []uint16 {
 	list := c.Suites
