@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pion/dtls/v3"
 	pion "github.com/pion/dtls/v3/pkg/crypto/elliptic"
@@ -401,6 +402,22 @@ func TestDTLSSuites(t *testing.T) {
 				checkSizes(t, d[0], d[1], suite.overhead)
 			}
 		})
+	}
+}
+
+// Where the engine has none of the suites that a route names, it must not take others.
+func TestDTLSNoSuite(t *testing.T) {
+	s := newSite(t)
+	all := s.server.Suites
+	s.client.Timeout = time.Second // the server is not even set up
+	s.server.Suites = []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
+	if server, client := s.ours(); server.err == nil || client.err == nil {
+		t.Error("the server takes another suite than its own")
+	}
+	s.server.Suites, s.client.Suites = all, []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
+	l := listenDTLS(t, NewDTLSServer(s.server))
+	if client := dialDTLS(t, l.at(), NewDTLSClient(s.client)); client.err == nil {
+		t.Error("the client offers another suite than its own")
 	}
 }
 
