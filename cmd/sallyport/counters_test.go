@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"strings"
@@ -15,7 +14,7 @@ import (
 // Drops are said once a minute while there are any, and at the end.
 func TestDropsAreSaidSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out output
 		log := slog.New(slog.NewTextHandler(&out, nil))
 		var c transport.PacketCounters
 		ctx, stop := context.WithCancel(context.Background())
@@ -32,7 +31,7 @@ func TestDropsAreSaidSeldom(t *testing.T) {
 			t.Errorf("%d lines before a minute is over", n)
 		}
 		time.Sleep(2 * time.Second)
-		if text := out.String(); lines() != 1 || !strings.Contains(text, "listener=here not_dtls=3\n") {
+		if n, text := lines(), out.String(); n != 1 || !strings.Contains(text, "listener=here not_dtls=3\n") {
 			t.Errorf("after a minute: %q", text)
 		}
 		time.Sleep(3 * dropsEvery)
