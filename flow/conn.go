@@ -90,6 +90,11 @@ type Packets interface {
 // [Packets], says that it has.
 type Unproven interface{ Unproven() bool }
 
+// Discarder is an optional interface of a Datagram Conn with a layer: how many
+// records that came after its handshake it threw away, since they were not authentic,
+// had come before, or had no place in its state.
+type Discarder interface{ Discarded() int64 }
+
 // ErrTooLarge is what Write on a Datagram Conn gives for a datagram that cannot be
 // carried whole, and Read for one that its buffer does not hold. The datagram is
 // lost, the connection goes on.

@@ -34,6 +34,7 @@ type Flow struct {
 	Outbound []Session // outbound
 	Sent     [2]int64  // relay; payload bytes by Direction
 	TooLarge [2]int64  // relay; datagrams lost since the other end could not carry them whole
+	Discards [2]int64  // relay; records that a layer threw away, by the Direction that they would have gone
 }
 
 // Origin is where a flow came from.

@@ -84,6 +84,11 @@ func record(f *flow.Flow, e *flow.Error) []slog.Attr {
 			a.add(slog.Int64(key, n))
 		}
 	}
+	for d, key := range [...]string{flow.Up: "in_discarded", flow.Down: "out_discarded"} {
+		if n := f.Discards[d]; n > 0 {
+			a.add(slog.Int64(key, n))
+		}
+	}
 	if f.Peeked > 0 {
 		a.took("peek_ms", f.Peeked)
 	}

@@ -83,6 +83,9 @@ func (r *relay) finish() error {
 	r.mu.Unlock()
 	for d := range r.sent {
 		r.f.Sent[d], r.f.TooLarge[d] = r.sent[d].Load(), r.lost[d].Load()
+		if c, ok := r.ends[d].(flow.Discarder); ok {
+			r.f.Discards[d] = c.Discarded()
+		}
 	}
 	if whole != nil {
 		settle(whole)

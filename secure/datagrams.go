@@ -45,7 +45,10 @@ type datagrams struct {
 	bound  atomic.Int32   // length of the connection IDs that we gave out; 0 is none
 	open   atomic.Bool    // the handshake is finished
 	closed atomic.Bool
-	err    error // why reading ended; once gate is over
+
+	discarded atomic.Int64 // records that came after the handshake, and have no place in any state
+
+	err error // why reading ended; once gate is over
 
 	// last is the flight that ends an abbreviated handshake, of which the engine
 	// forgets that it may have to be sent again (RFC 6347, section 4.2.4).
@@ -235,18 +238,21 @@ func (d *datagrams) pass(p []byte) (kept, data int) {
 	for rest := p; len(rest) > 0; {
 		r, after, err := wire.ReadRecord(rest, bound)
 		if err != nil {
+			d.discard(open)
 			break // what is cut off, or no record, is not answered (RFC 6347, section 4.1.2.7)
 		}
 		rest = after
 		switch {
 		case r.Epoch == 1:
 			if r.Type == wire.TypeCID && bound == 0 {
+				d.discard(open)
 				continue
 			}
 			if r.Type != wire.TypeHandshake {
 				data++
 			}
 		case r.Epoch > 1:
+			d.discard(open)
 			continue
 		case open:
 			d.again(&r)
@@ -262,11 +268,18 @@ func (d *datagrams) pass(p []byte) (kept, data int) {
 	return kept, data
 }
 
+func (d *datagrams) discard(open bool) {
+	if open {
+		d.discarded.Add(1)
+	}
+}
+
 // again answers a server that has not got the end of an abbreviated handshake and
 // therefore begins with its ServerHello once more.
 func (d *datagrams) again(r *wire.Record) {
 	last := d.last.Load()
 	if last == nil || d.repeat >= mostRepeats || r.Type != wire.TypeHandshake || len(r.Body) == 0 || r.Body[0] != typeServerHello {
+		d.discard(true)
 		return
 	}
 	d.repeat++

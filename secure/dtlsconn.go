@@ -21,7 +21,8 @@ type dtlsConn struct {
 	under  *datagrams
 	role   *role
 	ear    *ear
-	most   int // bytes that one datagram carries
+	most   int   // bytes that one datagram carries
+	early  int64 // records that were discarded during the handshake, as where flights are sent again
 }
 
 const (
@@ -51,6 +52,11 @@ func (c *dtlsConn) SetReadDeadline(t time.Time) error {
 
 func (c *dtlsConn) SetWriteDeadline(t time.Time) error {
 	return errors.Join(c.engine.SetWriteDeadline(t), c.under.Conn.SetWriteDeadline(t))
+}
+
+// Discarded implements [flow.Discarder].
+func (c *dtlsConn) Discarded() int64 {
+	return c.ear.discarded.Load() - c.early + c.under.discarded.Load()
 }
 
 // CloseWrite does nothing: an association has no half that could go on.

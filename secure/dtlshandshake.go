@@ -132,7 +132,7 @@ func (h *dtlsHandshake) group(cs tls.ConnectionState) uint16 {
 // last flight.
 func (h *dtlsHandshake) carryOn(cs tls.ConnectionState, repeats bool) flow.Conn {
 	h.under.established(repeats)
-	c := &dtlsConn{engine: h.engine, under: h.under, role: h.role, ear: &h.ear}
+	c := &dtlsConn{engine: h.engine, under: h.under, role: h.role, ear: &h.ear, early: h.ear.discarded.Load()}
 	s, _ := suiteOf(cs.CipherSuite)
 	c.most = min(maxDatagram, engineBuffer-s.overhead)
 	if id := h.peerID(); id > 0 {
@@ -277,6 +277,7 @@ type ear struct {
 	goodbye     atomic.Bool   // close_notify came
 	fatal       atomic.Uint32 // the alert's number, plus one
 	undecrypted atomic.Uint32
+	discarded   atomic.Int64 // records that did not decrypt, or had come before
 }
 
 func (e *ear) NewLogger(string) logging.LeveledLogger { return e }
@@ -302,13 +303,22 @@ func (e *ear) Tracef(format string, args ...any) {
 }
 
 func (e *ear) Debugf(format string, _ ...any) {
-	if format == "%s: decrypt failed: %s" {
+	switch {
+	case format == "%s: decrypt failed: %s":
 		e.undecrypted.Add(1)
+		e.discarded.Add(1)
+	case strings.HasPrefix(format, "discarded"):
+		e.discarded.Add(1)
+	}
+}
+
+func (e *ear) Debug(text string) {
+	if strings.HasPrefix(text, "discarded") {
+		e.discarded.Add(1)
 	}
 }
 
 func (*ear) Trace(string)          {}
-func (*ear) Debug(string)          {}
 func (*ear) Info(string)           {}
 func (*ear) Infof(string, ...any)  {}
 func (*ear) Warn(string)           {}
