@@ -57,7 +57,9 @@ func listenDemux(t testing.TB, host string, o PacketOptions) *demux {
 	d := &demux{TB: t, a: a}
 	t.Cleanup(func() {
 		a.Close()
-		a.readers.Wait()
+		ended := make(chan struct{})
+		go func() { a.readers.Wait(); close(ended) }()
+		within(t, "the end of the readers", ended)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if n := a.queued.Load(); n != 0 {
