@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -24,7 +25,8 @@ import (
 //   - only such records as the state of the connection has a place for. The engine
 //     would answer data in clear, which anybody can send from a false address, by
 //     ending the connection, and it keeps fragments in clear as long as it lives;
-//   - a bound on what a peer may send before it has finished its handshake;
+//   - a bound on what a peer may send before it has finished its handshake, and on
+//     what the engine keeps of messages after it;
 //   - the gate, which says when a read of the engine would find something.
 //
 // The engine reads in one goroutine, writes in several, and closes from any.
@@ -50,16 +52,24 @@ type datagrams struct {
 
 	err error // why reading ended; once gate is over
 
-	// last is the flight that ends an abbreviated handshake, of which the engine
-	// forgets that it may have to be sent again (RFC 6347, section 4.2.4).
-	last   atomic.Pointer[[]byte]
+	// last is the flight that ends a handshake, if it is ours, by datagrams: the
+	// engine forgets that it may have to be sent again, or is not shown what asks for
+	// it (RFC 6347, section 4.2.4).
+	last   atomic.Pointer[[][]byte]
 	repeat int
+
+	parts [2]reflect.Value // of messages that the engine keeps: how many, and their bytes
 }
 
 const (
 	// mostHandshake is what a peer may send in its handshake: a chain of 16 KiB and
 	// three times more of it, if it gets lost.
 	mostHandshake = 64 << 10
+	// mostParts and mostPartBytes are what the engine may keep of messages that come
+	// after the handshake. There are none that anybody needs, but a peer that would
+	// like to agree anew may send them in parts.
+	mostParts     = 16
+	mostPartBytes = 16 << 10
 	// mostRepeats bounds how often last is sent: who asks for it is not known.
 	mostRepeats = 8
 
@@ -68,7 +78,10 @@ const (
 	typeChangeCipherSpec = 20
 	typeApplicationData  = 23
 	typeServerHello      = 2
-	typeHelloVerify      = 3
+
+	typeClientKeyExchange = 16
+
+	typeHelloVerify = 3
 )
 
 // newDatagrams goes below an engine in the client's role.
@@ -132,6 +145,25 @@ func cookieOf(engine *dtls.Conn) (cookie []byte, err error) {
 	return field.Bytes(), nil
 }
 
+// partsOf are the engine's own counts of the parts of messages that it keeps.
+func partsOf(engine *dtls.Conn) (parts [2]reflect.Value, ok bool) {
+	buffer := reflect.Indirect(reflect.ValueOf(engine).Elem().FieldByName("fragmentBuffer"))
+	if buffer.Kind() != reflect.Struct {
+		return parts, false
+	}
+	parts = [2]reflect.Value{buffer.FieldByName("totalFragmentCount"), buffer.FieldByName("totalBufferSize")}
+	return parts, parts[0].Kind() == reflect.Int && parts[1].Kind() == reflect.Int
+}
+
+// heldOf counts what the engine has read and not given; it is nil if that cannot be told.
+func heldOf(engine *dtls.Conn) func() int {
+	held := reflect.ValueOf(engine).Elem().FieldByName("decrypted")
+	if held.Kind() != reflect.Chan {
+		return nil
+	}
+	return held.Len
+}
+
 // plant is called while the engine writes, in its own goroutine.
 func (d *datagrams) plant() error {
 	cookie, err := cookieOf(d.engine)
@@ -152,9 +184,8 @@ func (d *datagrams) WriteTo(p []byte, to net.Addr) (int, error) {
 		return 0, net.ErrClosed
 	case d.cookie != nil && !d.planted && isHandshake(p, typeHelloVerify):
 		return len(p), d.plant()
-	case d.cookie == nil && !d.open.Load():
-		flight := bytes.Clone(p)
-		d.last.Store(&flight)
+	case !d.open.Load():
+		d.keep(p)
 	}
 	if d.packets != nil && d.bound.Load() > 0 {
 		return d.packets.WriteTo(p, to)
@@ -185,9 +216,13 @@ func (d *datagrams) ReadFrom(p []byte) (int, net.Addr, error) {
 		d.pending = d.pending[1:]
 		return n, d.from, nil
 	}
+	d.gate.rest()
 	for {
 		if d.closed.Load() {
 			return 0, nil, d.end(net.ErrClosed)
+		}
+		if d.hoards() {
+			return 0, nil, d.end(errHoard)
 		}
 		n, from, err := d.receive(p)
 		switch {
@@ -211,6 +246,14 @@ func (d *datagrams) ReadFrom(p []byte) (int, net.Addr, error) {
 		d.gate.add(records)
 		return kept, from, nil
 	}
+}
+
+// errHoard is about a peer with keys. The engine would keep two megabytes of it.
+var errHoard = errors.New("it sends parts of handshake messages that never get whole")
+
+// hoards is called while the engine looks at nothing.
+func (d *datagrams) hoards() bool {
+	return d.open.Load() && d.parts[0].IsValid() && (d.parts[0].Int() > mostParts || d.parts[1].Int() > mostPartBytes)
 }
 
 // end notes why there is nothing more to read; the first reason counts. The engine
@@ -244,8 +287,8 @@ func (d *datagrams) pass(p []byte) (kept, data int) {
 		rest = after
 		switch {
 		case r.Epoch == 1:
-			if r.Type == wire.TypeCID && bound == 0 {
-				d.discard(open)
+			if r.Type == wire.TypeCID && bound == 0 || r.Type == typeChangeCipherSpec {
+				d.discard(open) // the engine takes a ChangeCipherSpec without decrypting it
 				continue
 			}
 			if r.Type != wire.TypeHandshake {
@@ -274,16 +317,39 @@ func (d *datagrams) discard(open bool) {
 	}
 }
 
-// again answers a server that has not got the end of an abbreviated handshake and
-// therefore begins with its ServerHello once more.
+// again answers a peer that has not got the flight that ends the handshake, and
+// therefore sends its own once more: a server from its ServerHello on, where a session
+// is resumed, else a client from its ClientKeyExchange on. A client of this engine
+// gives its Finished the number that it had before, so that nothing else of that
+// flight is new.
 func (d *datagrams) again(r *wire.Record) {
+	asks := uint8(typeServerHello)
+	if d.cookie != nil {
+		asks = typeClientKeyExchange
+	}
 	last := d.last.Load()
-	if last == nil || d.repeat >= mostRepeats || r.Type != wire.TypeHandshake || len(r.Body) == 0 || r.Body[0] != typeServerHello {
+	if last == nil || d.repeat >= mostRepeats || r.Type != wire.TypeHandshake || len(r.Body) == 0 || r.Body[0] != asks {
 		d.discard(true)
 		return
 	}
 	d.repeat++
-	d.Conn.Write(*last)
+	for _, p := range *last {
+		d.Conn.Write(p)
+	}
+}
+
+// keep keeps the flight that ends a handshake, which begins with ChangeCipherSpec.
+func (d *datagrams) keep(p []byte) {
+	if len(p) < 5 {
+		return
+	}
+	switch last := d.last.Load(); {
+	case p[0] == typeChangeCipherSpec:
+		d.last.Store(&[][]byte{bytes.Clone(p)})
+	case last != nil && p[4] == 1: // the epoch
+		flight := append((*last)[:len(*last):len(*last)], bytes.Clone(p))
+		d.last.Store(&flight)
+	}
 }
 
 // follow tells the connection where its peer is, once the engine has taken a newer
@@ -311,12 +377,13 @@ func addrPortOf(a net.Addr) netip.AddrPort {
 // established lets only encrypted records pass from now on, and keeps the last
 // flight where it may have to be sent again.
 func (d *datagrams) established(repeats bool) {
+	if parts, ok := partsOf(d.engine); ok {
+		d.parts = parts
+	}
+	d.gate.know(heldOf(d.engine))
 	d.open.Store(true)
 	if !repeats {
 		d.last.Store(nil)
-	}
-	if d.bound.Load() > 0 {
-		d.gate.add(-1) // the peer's Finished, which hides among the records with connection IDs
 	}
 	if d.packets != nil {
 		d.packets.Established()

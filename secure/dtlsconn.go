@@ -90,11 +90,21 @@ func (c *dtlsConn) Read(p []byte) (int, error) {
 // ReadUnit waits with no buffer held and gives one datagram, which may be empty. Of
 // one that is larger than what lease gave the rest is lost.
 func (c *dtlsConn) ReadUnit(lease func() []byte) ([]byte, error) {
-	c.under.gate.wait()
+	for {
+		c.under.gate.wait()
+		unit, err := c.unit(lease)
+		if err != errWarning {
+			return unit, err
+		}
+	}
+}
+
+func (c *dtlsConn) unit(lease func() []byte) ([]byte, error) {
 	// The engine loses a datagram that it has to give into less.
 	buf := dtlsBuffers.Get().(*[engineBuffer]byte)
 	defer dtlsBuffers.Put(buf)
-	n, err := c.take(buf[:])
+	n, took, err := c.take(buf[:])
+	c.under.gate.leave(took)
 	if err != nil {
 		return nil, err
 	}
@@ -102,29 +112,32 @@ func (c *dtlsConn) ReadUnit(lease func() []byte) ([]byte, error) {
 	return p[:copy(p, buf[:n])], nil
 }
 
-func (c *dtlsConn) take(buf []byte) (int, error) {
+// errWarning says that the engine gave an alert that ends nothing.
+var errWarning = errors.New("a warning")
+
+// take reads the engine. took says that it gave something, be it an error.
+func (c *dtlsConn) take(buf []byte) (n int, took bool, err error) {
 	for range mostTries {
 		n, err := c.engine.Read(buf)
 		switch {
 		case err == nil:
-			c.under.gate.took()
-			return n, nil
+			return n, true, nil
 		case errors.Is(err, context.DeadlineExceeded):
-			return 0, os.ErrDeadlineExceeded
+			return 0, false, os.ErrDeadlineExceeded
 		case errors.Is(err, io.EOF):
 			// Where the engine has both its end and a last datagram to tell of, it
 			// chooses at random.
 			if !c.under.gate.left() {
-				return 0, c.ending()
+				return 0, false, c.ending()
 			}
 		default:
-			c.under.gate.took()
-			if _, warning := dtlsAlert(err); !warning {
-				return 0, c.role.dtlsRelayError(err)
+			if _, warning := dtlsAlert(err); warning {
+				return 0, true, errWarning
 			}
+			return 0, true, c.role.dtlsRelayError(err)
 		}
 	}
-	return 0, c.ending()
+	return 0, false, c.ending()
 }
 
 // mostTries makes it sure enough that nothing is left: half of them would find it.
@@ -138,7 +151,10 @@ func (c *dtlsConn) ending() error {
 	if c.ear.goodbye.Load() {
 		return io.EOF
 	}
-	if why := c.under.why(); why != nil {
+	switch why := c.under.why(); {
+	case errors.Is(why, errHoard):
+		return c.role.dtlsRelayError(why)
+	case why != nil:
 		return why
 	}
 	return net.ErrClosed

@@ -9,16 +9,21 @@ import (
 // reads into a buffer that it is given beforehand; who waits at the gate needs
 // neither a buffer nor a goroutine.
 //
-// It counts records that may hold data. Too many counted cost a buffer that waits;
-// too few would leave data lying, so whatever may be data is counted.
+// It counts records that may hold data: too few would leave data lying. Those that
+// held none, since they were forged or came twice, are forgotten as soon as it can
+// be told that the engine has nothing: while it waits for the next datagram, and
+// nobody reads.
 type gate struct {
-	mu     sync.Mutex
-	opened sync.Cond
-	due    int  // records handed up, less what the engine has given
-	over   bool // nothing more will come, and no read waits
-	until  time.Time
-	timer  *time.Timer
-	wake   func() // of WhenReadable
+	mu      sync.Mutex
+	opened  sync.Cond
+	held    func() int // what the engine has read and not given; nil if that is not known
+	due     int        // records handed up, less what the engine has given
+	idle    bool       // the engine waits for a datagram
+	reading int        // readers that were let through
+	over    bool       // nothing more will come, and no read waits
+	until   time.Time
+	timer   *time.Timer
+	wake    func() // of WhenReadable
 }
 
 func (g *gate) init() { g.opened.L = &g.mu }
@@ -40,22 +45,48 @@ func (g *gate) changed() {
 	}
 }
 
+// add says that the engine is handed a datagram with n records that may hold data.
 func (g *gate) add(n int) {
-	if n == 0 {
-		return
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.idle = false
 	g.due += n
 	g.changed()
 }
 
-// took says that the engine has given something.
-func (g *gate) took() (more bool) {
+// know has it count by held from now on.
+func (g *gate) know(held func() int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.due--
-	return g.due > 0
+	g.held = held
+	g.settle()
+}
+
+// rest says that the engine waits for a datagram.
+func (g *gate) rest() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.idle = true
+	g.settle()
+}
+
+// leave says that a reader has come back, with something of the engine's or not.
+func (g *gate) leave(took bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.reading--
+	if took {
+		g.due--
+	}
+	g.settle()
+}
+
+// settle counts anew where that is possible; mu is held.
+func (g *gate) settle() {
+	if g.idle && g.reading == 0 && g.held != nil {
+		g.due = g.held()
+		g.changed()
+	}
 }
 
 func (g *gate) left() bool {
@@ -74,12 +105,14 @@ func (g *gate) finish(note func()) {
 	g.changed()
 }
 
+// wait lets a reader through, who says with leave when it is back.
 func (g *gate) wait() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for !g.pass() {
 		g.opened.Wait()
 	}
+	g.reading++
 }
 
 // when has f called once a read would not wait.
