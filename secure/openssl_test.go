@@ -21,7 +21,7 @@ import (
 
 var suites13 = []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
 
-// openssl is a running openssl, typed at and read from.
+// openssl is a running openssl, or another tool, typed at and read from.
 type openssl struct {
 	t   *testing.T
 	in  io.WriteCloser
@@ -31,9 +31,14 @@ type openssl struct {
 
 func runOpenSSL(t *testing.T, args ...string) *openssl {
 	t.Helper()
-	path, err := exec.LookPath("openssl")
+	return runTool(t, "openssl", args...)
+}
+
+func runTool(t *testing.T, name string, args ...string) *openssl {
+	t.Helper()
+	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Skip("there is no openssl")
+		t.Skipf("there is no %s", name)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	// What it says of key updates it keeps back when nobody watches.
@@ -87,7 +92,7 @@ func (o *openssl) hearTimes(n int, s string) string {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	o.t.Fatalf("openssl does not say %q but:\n%s", s, o.said())
+	o.t.Fatalf("it does not say %q but:\n%s", s, o.said())
 	return ""
 }
 
