@@ -94,7 +94,7 @@ func (s *dtlsServer) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.
 		return nil, h.end(flow.Fail(flow.HelloMismatch, "the handshake ended with server name %q and ALPN %q, which is not what its ClientHello said", cs.ServerName, cs.NegotiatedProtocol))
 	}
 	f.Inbound = append(f.Inbound, session)
-	return h.carryOn(cs, false), nil
+	return h.carryOn(cs, !session.Resumed), nil
 }
 
 // admit refuses what no handshake could mend, while a plain alert can still say
