@@ -1,6 +1,7 @@
 package secure
 
 import (
+	"bytes"
 	"container/list"
 	"crypto/sha256"
 	"fmt"
@@ -50,7 +51,9 @@ func (s *Sessions) get(key [32]byte) (dtls.Session, bool) {
 		s.drop(e)
 		return dtls.Session{}, false
 	}
-	return k.session, true
+	session := k.session
+	session.Secret = bytes.Clone(session.Secret) // drop wipes the store's
+	return session, true
 }
 
 func (s *Sessions) put(key [32]byte, session dtls.Session) {
@@ -119,7 +122,6 @@ func (r *resumable) Get(id []byte) (dtls.Session, error) {
 	if !ok {
 		return dtls.Session{}, nil
 	}
-	s.Secret = append([]byte(nil), s.Secret...) // drop wipes the store's
 	r.given = s.ID
 	return s, nil
 }
