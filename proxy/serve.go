@@ -53,7 +53,7 @@ func part(client, bare flow.Conn, server *side, err error) error {
 }
 
 // establish peeks, decides, and brings both ends up or refuses the client.
-func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.Flow, bare flow.Conn, server *side) (flow.Conn, error) {
+func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.Flow, bare flow.Conn, server *side) (_ flow.Conn, failed error) {
 	client, err := peek(l, f, bare)
 	if err != nil {
 		return nil, refuse(bare, f, flow.StagePeek, err)
@@ -64,10 +64,18 @@ func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.F
 	if d.Action == flow.Reject {
 		return nil, refuse(bare, f, flow.StageDecide, flow.Fail(d.Reason, "%s", d.Reason.Meaning()))
 	}
-	if unproven(bare) {
+	switch stranger := unproven(bare); {
+	case stranger:
 		if client, err = e.prove(lf, f, client); err != nil {
 			return nil, at(flow.StageDecide, err, flow.Internal)
 		}
+		defer func() {
+			if failed != nil {
+				client.(*proving).timer.Stop()
+			}
+		}()
+	case d.Action == flow.Splice && f.Hello != nil && f.Hello.DTLS:
+		return nil, refuse(bare, f, flow.StageDecide, flow.Fail(flow.HelloMismatch, "the client has shown our cookie, and its hello is for a route now that passes it on"))
 	}
 	if d.DialFirst || d.Action == flow.Splice || len(d.Inbound) == 0 {
 		if err := server.open(ctx); err != nil {

@@ -18,6 +18,7 @@ type PacketLimits struct {
 	Queue            int           // datagrams that an association has not read, 128
 	QueueBytes       int           // the same in bytes of memory, 512 KiB
 	QueueAll         int           // bytes that all associations have not read, 64 MiB; above, each may have one datagram
+	Strangers        int           // associations that are passed on, and whose client has not shown the server's cookie, 128
 }
 
 func (l PacketLimits) withDefaults() PacketLimits {
@@ -25,7 +26,7 @@ func (l PacketLimits) withDefaults() PacketLimits {
 		field *int
 		value int
 	}{
-		{&l.Associations, 16384}, {&l.PerPrefix, 4096}, {&l.Handshakes, 1024}, {&l.HandshakesPrefix, 128},
+		{&l.Associations, 16384}, {&l.PerPrefix, 4096}, {&l.Handshakes, 1024}, {&l.HandshakesPrefix, 128}, {&l.Strangers, 128},
 		{&l.HalfOpen, 256}, {&l.HalfOpenPrefix, 4}, {&l.Queue, 128}, {&l.QueueBytes, 512 << 10}, {&l.QueueAll, 64 << 20},
 	} {
 		if *d.field == 0 {

@@ -95,7 +95,7 @@ func (r *reader) record(now time.Time, k key, p []byte) {
 	switch {
 	case at.now == nil:
 		r.a.counts.add(PacketsNoAssociation)
-	case at.shadow == nil:
+	case at.shadow == nil || at.shadow.passes: // who has proved nothing is given hellos alone
 		at.now.deliver(p, k.client)
 	default:
 		// Two keep the address. What is not yet encrypted is of the handshake; of

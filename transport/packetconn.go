@@ -275,8 +275,13 @@ func (c *packetConn) Established() {
 	c.a.settled(c)
 	var old *packetConn
 	if p := c.a.at[c.key]; p.shadow == c {
-		old = p.now
-		c.a.forget(old) // c moves up
+		if old = p.now; len(old.cids) > 0 {
+			c.a.vacate(old) // it goes by its connection ID alone: this may be another client, which has its address now
+			old = nil
+		} else {
+			c.a.forget(old)
+		}
+		// c has moved up.
 	}
 	c.a.mu.Unlock()
 	if old != nil {

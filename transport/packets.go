@@ -64,6 +64,7 @@ type PacketAcceptor struct {
 	cids         map[string]*packetConn
 	associations tally
 	handshakes   tally
+	strangers    tally // those who have to show the server's cookie: they take no place from who has shown ours
 	closing      bool
 }
 
@@ -108,6 +109,7 @@ func ListenPackets(ctx context.Context, listener string, w Where, o PacketOption
 		backlog: make(chan *packetConn, backlogSize), closed: make(chan struct{}),
 		at: make(map[key]place), cids: make(map[string]*packetConn),
 		associations: newTally(l.Associations, l.PerPrefix), handshakes: newTally(l.Handshakes, l.HandshakesPrefix),
+		strangers: newTally(l.Strangers, l.HandshakesPrefix),
 	}
 	a.waiting = waiting{limits: l, counts: &a.counts}
 	for _, s := range sockets {
@@ -127,7 +129,7 @@ func (a *PacketAcceptor) Counters() *PacketCounters { return &a.counts }
 func (a *PacketAcceptor) Live() (associations, handshakes int) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return a.associations.all, a.handshakes.all
+	return a.associations.all, a.handshakes.all + a.strangers.all
 }
 
 // Accept gives the next association, with Start and Origin filled. With DTLS the
@@ -219,14 +221,14 @@ func (a *PacketAcceptor) enter(c *packetConn) (old *packetConn, ok bool) {
 	switch {
 	case a.closing || !a.dtls && p.now != nil: // another reader was first
 		return nil, false
-	case p.shadow != nil && p.shadow.unproven: // anybody could have it begin and end without end
+	case p.shadow != nil && c.unproven: // a stranger displaces nobody, and cannot have it begin and end without end
 		a.counts.add(PacketsOverHandshakes)
 		return nil, false
 	case p.shadow != nil: // whose room in the tallies it takes, too
 	case a.associations.full(c.prefix):
 		a.counts.add(PacketsOverAssociations)
 		return nil, false
-	case a.dtls && a.handshakes.full(c.prefix):
+	case a.dtls && a.pending(c).full(c.prefix):
 		a.counts.add(PacketsOverHandshakes)
 		return nil, false
 	}
@@ -240,7 +242,7 @@ func (a *PacketAcceptor) enter(c *packetConn) (old *packetConn, ok bool) {
 		a.forget(old)
 	}
 	if c.counted, c.handshake = true, a.dtls; c.handshake {
-		a.handshakes.take(c.prefix)
+		a.pending(c).take(c.prefix)
 	}
 	a.associations.take(c.prefix)
 	a.counts.add(PacketsBegun)
@@ -288,10 +290,18 @@ func (a *PacketAcceptor) vacate(c *packetConn) {
 	a.at[c.key] = p
 }
 
+// pending is the tally in which c's handshake stands.
+func (a *PacketAcceptor) pending(c *packetConn) *tally {
+	if c.passes {
+		return &a.strangers
+	}
+	return &a.handshakes
+}
+
 // settled counts c's handshake no more. mu is held.
 func (a *PacketAcceptor) settled(c *packetConn) {
 	if c.handshake {
 		c.handshake = false
-		a.handshakes.give(c.prefix)
+		a.pending(c).give(c.prefix)
 	}
 }

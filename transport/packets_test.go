@@ -454,10 +454,10 @@ func TestBacklog(t *testing.T) {
 }
 
 func TestLimitsHaveDefaults(t *testing.T) {
-	if got, want := (PacketLimits{}).withDefaults(), (PacketLimits{16384, 4096, 1024, 128, 256, 4, 5 * time.Second, 128, 512 << 10, 64 << 20}); got != want {
+	if got, want := (PacketLimits{}).withDefaults(), (PacketLimits{16384, 4096, 1024, 128, 256, 4, 5 * time.Second, 128, 512 << 10, 64 << 20, 128}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	if set := (PacketLimits{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}); set.withDefaults() != set {
+	if set := (PacketLimits{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}); set.withDefaults() != set {
 		t.Errorf("%+v", set.withDefaults())
 	}
 }

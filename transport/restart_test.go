@@ -413,8 +413,10 @@ func TestBind(t *testing.T) {
 	}
 }
 
-// An association that its client has begun anew loses its connection IDs too.
-func TestRestartFreesConnectionIDs(t *testing.T) {
+
+// Whoever has a connection ID may have moved, and another client have its address
+// now: it goes on by its ID alone.
+func TestRestartLeavesConnectionIDs(t *testing.T) {
 	d := listenDTLS(t, 1, PacketLimits{})
 	c := d.caller()
 	old := c.begun(greeting(1))
@@ -430,6 +432,9 @@ func TestRestartFreesConnectionIDs(t *testing.T) {
 	shadow.Established()
 	c.send(withCID("12345678", "x"), withCID("abcdefgh", "z"))
 	wantRead(t, shadow, string(withCID("abcdefgh", "z")))
+	wantRead(t, old, string(withCID("12345678", "x")))
+	old.Close()
+	c.send(withCID("12345678", "x"))
 	c.settle()
 	if n := d.count(PacketsUnknownCID); n != 1 {
 		t.Errorf("%d with unknown connection IDs", n)
