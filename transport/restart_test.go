@@ -413,7 +413,6 @@ func TestBind(t *testing.T) {
 	}
 }
 
-
 // Whoever has a connection ID may have moved, and another client have its address
 // now: it goes on by its ID alone.
 func TestRestartLeavesConnectionIDs(t *testing.T) {
