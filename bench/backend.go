@@ -24,6 +24,10 @@ const (
 func word(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
 func serveBackend(args []string) {
+	if len(args) == 1 && args[0] == "udp" {
+		serveDatagrams()
+		return
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -43,10 +47,7 @@ func serveBackend(args []string) {
 		})
 	}
 	fmt.Println(l.Addr())
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the bench
-		os.Exit(0)
-	}()
+	go endWithBench()
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -54,6 +55,11 @@ func serveBackend(args []string) {
 		}
 		go answer(c)
 	}
+}
+
+func endWithBench() {
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	os.Exit(0)
 }
 
 func answer(c net.Conn) {

@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -68,7 +69,7 @@ func run(rowPattern, peerPattern string, rounds int, bin, out string) error {
 	defer b.stopBackends()
 
 	var results []result
-	for _, r := range rows {
+	for _, r := range slices.Concat(rows, datagramRows) {
 		if !rowMatch.MatchString(r.name) {
 			continue
 		}
@@ -79,7 +80,7 @@ func run(rowPattern, peerPattern string, rounds int, bin, out string) error {
 		}
 		results = append(results, res)
 	}
-	text := report(results)
+	text := reports(results)
 	fmt.Print(text)
 	if out == "" {
 		return nil
@@ -123,10 +124,10 @@ byte came out changed.
 
 func versions() string {
 	var list []string
-	for _, v := range [][]string{{"haproxy", "-v"}, {"nginx", "-v"}, {"hitch", "--version"}, {"stunnel4", "-version"}} {
+	for _, v := range [][]string{{"haproxy", "-v"}, {"nginx", "-v"}, {"hitch", "--version"}, {"stunnel4", "-version"}, {"socat", "-V"}} {
 		b, _ := exec.Command(v[0], v[1:]...).CombinedOutput()
 		for _, line := range strings.Split(string(b), "\n") {
-			if m := regexp.MustCompile(`(?i)(haproxy version|nginx/|hitch|stunnel) ?[0-9][^ ]*`).FindString(line); m != "" {
+			if m := regexp.MustCompile(`(?i)(haproxy version|nginx/|hitch|stunnel|socat version) ?[0-9][^ ]*`).FindString(line); m != "" {
 				list = append(list, m)
 				break
 			}

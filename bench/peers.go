@@ -13,7 +13,7 @@ import (
 
 // job is what a proxy is to do: a pair of ends and the certificates for it.
 type job struct {
-	pattern string // offload, encrypt, bridge, splice
+	pattern string // offload, encrypt, bridge, splice; dtls, udp
 	cert    string // file with certificate and key
 	certs   string // folder of them, in place of cert
 	to      string // host:port
@@ -35,6 +35,7 @@ var peers = []peer{
 	{"nginx", nginx, syscall.SIGHUP},
 	{"hitch", hitch, syscall.SIGHUP},
 	{"stunnel", stunnel, syscall.SIGHUP},
+	{"socat", socat, 0},
 }
 
 const benchName = "bench.test"
@@ -56,11 +57,19 @@ func sallyport(b *bench, dir string, j job) ([]string, error) {
 		flags = []string{"--cert", j.cert, "--to-ca", b.caFile, "--to-name", benchName, "--alpn", "x"}
 	case "splice":
 		flags = []string{"--action", "splice"}
+	case "dtls":
+		from, to = "dtls://"+j.listen, "udp://"+j.to
+		flags = []string{"--cert", j.cert}
+	case "udp":
+		from, to = "udp://"+j.listen, "udp://"+j.to
 	}
 	return append([]string{b.sallyport, "proxy", from, to, "--log-level", "error"}, flags...), nil
 }
 
 func haproxy(b *bench, dir string, j job) ([]string, error) {
+	if j.datagrams() {
+		return nil, nil
+	}
 	bind, server := "ssl crt "+j.cert, ""
 	if j.certs != "" {
 		bind = "ssl crt " + j.certs
@@ -99,7 +108,7 @@ listen l
 }
 
 func nginx(b *bench, dir string, j job) ([]string, error) {
-	if j.certs != "" {
+	if j.certs != "" || j.pattern == "dtls" {
 		return nil, nil // one server block a certificate, and no SNI for stream in this version
 	}
 	module, _ := filepath.Glob("/usr/lib/nginx/modules/ngx_stream_module.so")
@@ -120,9 +129,12 @@ func nginx(b *bench, dir string, j job) ([]string, error) {
 		block = inbound + outbound
 	case "splice":
 		block = plain + "ssl_preread on;"
+	case "udp":
+		// Without reuseport each of the workers would hold a session for every client.
+		block = fmt.Sprintf("listen %s udp reuseport;", j.listen)
 	}
 	conf := fmt.Sprintf(`%sdaemon off; worker_processes 2; pid %s/nginx.pid; error_log stderr crit;
-events { worker_connections 9500; }
+events { worker_connections 12000; }
 stream { proxy_timeout 1h; tcp_nodelay on; server { %s proxy_pass %s; } }
 `, load, dir, block, j.to)
 	file := filepath.Join(dir, "nginx.conf")
@@ -166,6 +178,7 @@ func stunnel(b *bench, dir string, j job) ([]string, error) {
 // proxy is one that runs.
 type proxy struct {
 	peer peer
+	job  job
 	cmd  *exec.Cmd
 	addr string
 	log  *strings.Builder
@@ -173,7 +186,7 @@ type proxy struct {
 
 // start runs p for j and waits until it accepts.
 func (b *bench) start(p peer, j job) (*proxy, error) {
-	addr, err := freeAddr()
+	addr, err := freeAddr(j.datagrams())
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +199,7 @@ func (b *bench) start(p peer, j job) (*proxy, error) {
 	if err != nil || args == nil {
 		return nil, err
 	}
-	r := &proxy{peer: p, addr: addr, log: &strings.Builder{}}
+	r := &proxy{peer: p, job: j, addr: addr, log: &strings.Builder{}}
 	r.cmd = exec.Command(args[0], args[1:]...)
 	r.cmd.Stderr = r.log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -194,8 +207,7 @@ func (b *bench) start(p peer, j job) (*proxy, error) {
 		return nil, err
 	}
 	for start := time.Now(); time.Since(start) < 90*time.Second; time.Sleep(time.Millisecond) {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			closing(c)
+		if accepts(addr, j.datagrams()) {
 			return r, nil
 		}
 		if r.cmd.Process.Signal(syscall.Signal(0)) != nil {
@@ -218,7 +230,28 @@ func (p *proxy) stop() {
 	}
 }
 
-func freeAddr() (string, error) {
+func accepts(addr string, datagrams bool) bool {
+	if datagrams {
+		_, bound := udpDrops(addr)
+		return bound
+	}
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return false
+	}
+	closing(c)
+	return true
+}
+
+func freeAddr(datagrams bool) (string, error) {
+	if datagrams {
+		c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		defer closing(c)
+		return c.LocalAddr().String(), nil
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,6 +26,7 @@ type bench struct {
 	plain     *backend
 	secure    *backend // speaks TLS itself, and resumes nothing
 	resuming  *backend // and this one does
+	datagrams *backend // UDP, and echoes
 	costs     costs
 }
 
@@ -41,6 +43,7 @@ type row struct {
 	certs   int  // for rows about start-up: how many, and measure is not used
 	resumes bool // the server keeps sessions
 	reloads bool
+	single  bool  // one round, which warms up by itself
 	bound   bound // empty where cryptography is not what the row is about
 }
 
@@ -127,7 +130,10 @@ func (b *bench) prepare() error {
 	if b.secure, err = startBackend(b.ecdsa, key); err != nil {
 		return err
 	}
-	b.resuming, err = startBackend(b.ecdsa, key, "resuming")
+	if b.resuming, err = startBackend(b.ecdsa, key, "resuming"); err != nil {
+		return err
+	}
+	b.datagrams, err = startBackend("udp")
 	return err
 }
 
@@ -145,7 +151,7 @@ func (b *bench) leaf(stem string, opts ...ca.Option) (both, key string, err erro
 }
 
 func (b *bench) stopBackends() {
-	for _, s := range []*backend{b.plain, b.secure, b.resuming} {
+	for _, s := range []*backend{b.plain, b.secure, b.resuming, b.datagrams} {
 		if s != nil {
 			s.stop()
 		}
@@ -191,12 +197,15 @@ func (b *bench) row(r row, match *regexp.Regexp) (result, error) {
 		}
 	}
 	rounds := b.rounds
-	if r.unit == "KiB each" {
+	if r.unit == "KiB each" || r.single {
 		rounds = 1 // memory does not waver, and does not all come back
 	}
 	for i := range rounds + 1 {
 		for _, p := range running {
 			figures, err := r.measure(b, p, b.clientFor(r, p))
+			if errors.Is(err, errSkip) {
+				continue
+			}
 			if err != nil {
 				return res, fmt.Errorf("through %s: %w\n%s", p.peer.name, err, p.log)
 			}
@@ -217,6 +226,8 @@ func (b *bench) jobFor(r row) job {
 		j.cert = b.rsa
 	}
 	switch {
+	case j.datagrams():
+		j.to = b.datagrams.addr
 	case r.resumes:
 		j.to = b.resuming.addr
 	case r.pattern != "offload":
@@ -239,7 +250,7 @@ func (r *result) add(peer string, figures []figure) {
 
 func (b *bench) clientFor(r row, p *proxy) *client {
 	c := &client{addr: p.addr}
-	if r.pattern != "encrypt" {
+	if r.client != nil {
 		c.tls = &tls.Config{RootCAs: b.pool, ServerName: benchName}
 		r.client(c.tls)
 	}

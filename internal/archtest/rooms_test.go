@@ -65,7 +65,7 @@ var owners = map[string][]string{
 	"golang.org/x/sys":                 {"transport", "posture", "proxy", "bench"},
 	"golang.org/x/crypto":              {"wire", "record", "secure"},
 	"golang.org/x/net":                 {"name"}, // idna
-	"github.com/pion/dtls/v3":          {"secure"},
+	"github.com/pion/dtls/v3":          {"secure", "bench"},
 	"github.com/pion/logging":          {"secure"}, // which pion/dtls asks for one of
 	"github.com/rogpeppe/go-internal":  nil,
 	"go.uber.org/goleak":               nil,
