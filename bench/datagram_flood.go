@@ -36,36 +36,39 @@ func flooded(b *bench, p *proxy, _ *client) ([]figure, error) {
 	closeAll(warm)
 	time.Sleep(settling)
 	pid := p.cmd.Process.Pid
-	quiet, err := rss(pid)
-	if err != nil {
-		return nil, err
-	}
+	most := watchRSS(pid)
+	before := b.talk(p)
+	talking := most()
+
 	drops, _ := udpDrops(p.addr)
-	var alone, beside int64
+	var alone, beside, served int64
+	most = watchRSS(pid)
 	figures, err := perUnit(p, spoofedHellos, time.Microsecond, "hellos/s", func() (err error) {
 		alone, err = spoof(p.addr)
 		return err
 	})
+	flooding := most()
 	if err != nil {
 		return nil, err
 	}
-	most := watchRSS(pid)
+	most = watchRSS(pid)
 	var wg sync.WaitGroup
-	var served int64
 	wg.Go(func() { served = b.talk(p) })
 	beside, err = spoof(p.addr)
 	wg.Wait()
-	high := most()
+	both := most()
 	if err != nil {
 		return nil, err
 	}
 	now, _ := udpDrops(p.addr)
 	return append(figures,
-		figure{"answered, of 100,000", float64(alone + beside)},
-		figure{"lost before the proxy read them", float64(now - drops)},
-		figure{fmt.Sprintf("clients served of %d", floodClients), float64(served)},
-		figure{"MiB of RSS before", float64(quiet) / (1 << 20)},
-		figure{"MiB of RSS at most", float64(high) / (1 << 20)},
+		figure{fmt.Sprintf("answered of %d", 2*spoofedHellos), float64(alone + beside)},
+		figure{"dropped by the socket", float64(now - drops)},
+		figure{fmt.Sprintf("clients served of %d, no flood", floodClients), float64(before)},
+		figure{fmt.Sprintf("clients served of %d, in the flood", floodClients), float64(served)},
+		figure{"MiB RSS at most, clients alone", float64(talking) / (1 << 20)},
+		figure{"MiB RSS at most, flood alone", float64(flooding) / (1 << 20)},
+		figure{"MiB RSS at most, both", float64(both) / (1 << 20)},
 	), nil
 }
 

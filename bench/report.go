@@ -96,13 +96,15 @@ func datagramHeading() string {
 ## Datagrams
 
 Each client has one datagram in flight, and the next one goes out when the answer is there: small enough for the buffers of the kernel.
-What was lost all the same is counted. A datagram there and back passes the proxy twice. The clients of DTLS are pion's, with one suite
-(ECDHE-ECDSA-AES128-GCM-SHA256) and X25519. socat is OPENSSL-DTLS-SERVER with fork: a process for each association, and no cookie,
-so that it has a round trip less in a handshake and starts a process for each spoofed hello; which is why it is not flooded here.
+What was lost all the same is counted, and sent again after a second. A datagram there and back passes the proxy twice; a handshake has one
+of 64 bytes behind it, and its end. The clients of DTLS are pion's, from %d addresses, with one suite (ECDHE-ECDSA-AES128-GCM-SHA256) and X25519.
 
-The flood is %d hellos of OpenSSL's client, each from an address of its own, %d every %v; it is sent twice: alone, for its CPU, and while
-%d clients make their handshakes and then have %d datagrams of 200 bytes there and back each. Memory is compared with what it was after
-the first %d clients had come and gone.
+socat is OPENSSL-DTLS-SERVER with fork: a process for each association, and no cookie, so that its handshakes have a round trip less, and
+each spoofed hello starts a process; which is why it is not flooded here. Of clients that come together it loses hellos between one
+listening socket and the next, as the handshakes a second show: they come four at a time.
 
-`, spoofedHellos, floodBurst, floodEvery, floodClients, floodTalk, floodClients)
+The flood is %d hellos of OpenSSL's client, each from an address of its own, %d every %v. It is sent twice: alone, for its CPU, and while
+%d clients make their handshakes and then have %d datagrams of 200 bytes there and back each. Those served are the ones that got all of them.
+
+`, sources, spoofedHellos, floodBurst, floodEvery, floodClients, floodTalk)
 }

@@ -89,8 +89,8 @@ func TestDTLSIdentitiesAreNotTold(t *testing.T) {
 	for _, identity := range []string{"device", "nobody"} {
 		s := newSite(t)
 		s.psk()
-		s.server.Timeout = time.Second
-		s.client.Identity, s.client.PSK, s.client.Timeout = identity, keys{identity: "no key of theirs"}, 2*time.Second
+		s.server.Timeout = 500 * time.Millisecond
+		s.client.Identity, s.client.PSK, s.client.Timeout = identity, keys{identity: "no key of theirs"}, time.Second
 		l := listenDTLS(t, NewDTLSServer(s.server))
 		r := testnet.Relay(t, l.at(), testnet.Weather{})
 		r.Through(func(_ int, w testnet.Way, _ int, p []byte) [][]byte {
