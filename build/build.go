@@ -1,10 +1,12 @@
 package build
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -25,10 +27,11 @@ import (
 type Options struct {
 	Env func(string) string
 
-	// Tickets seal sessions in place of those of state_dir; a reload hands on what
-	// it finds, so that sessions outlive it.
-	Tickets  *secure.Tickets
-	Sessions *secure.Sessions // the same of DTLS
+	// Lasting is what a reload hands on of the program that ran before; nil: nothing.
+	Lasting *Lasting
+
+	// Log is for what happens while the program runs; nil: nobody hears of it.
+	Log *slog.Logger
 
 	// Poller is where connections rest that nothing moves on; nil: nowhere.
 	Poller *transport.Poller
@@ -43,10 +46,19 @@ type Program struct {
 	Listeners []*Listener
 	Warnings  []string
 	Logs      []io.Closer // key logs, to close at the end
-	Tickets   *secure.Tickets
-	Sessions  *secure.Sessions
+	Lasting   *Lasting
+
+	// Work goes on while the program runs: each ends when its context does.
+	Work []func(context.Context)
 
 	poller *transport.Poller
+}
+
+// Lasting is what outlives a reload: what was learned and is still true. A program
+// shares it with the one before it, whose flows still use it.
+type Lasting struct {
+	Tickets  *secure.Tickets
+	Sessions *secure.Sessions // of DTLS, which has no tickets
 }
 
 // Listener is one listener made ready.
@@ -75,7 +87,7 @@ type builder struct {
 	o       Options
 	file    *config.File
 	now     func() time.Time
-	tickets *secure.Tickets
+	lasting *Lasting
 	stores  map[string]*credential.Store
 	anchors map[string]*verify.Anchors
 	keyLogs map[string]*os.File
@@ -96,6 +108,10 @@ func New(f *config.File, o Options) (*Program, error) {
 		keyLogs: map[string]*os.File{},
 		psks:    map[string]*credential.PSKs{},
 		program: &Program{},
+		lasting: o.Lasting,
+	}
+	if b.o.Log == nil {
+		b.o.Log = slog.New(slog.DiscardHandler)
 	}
 	for _, w := range f.Warnings {
 		b.warn("%s", at(w.Pos, w.Text))
@@ -103,10 +119,7 @@ func New(f *config.File, o Options) (*Program, error) {
 	if err := b.state(); err != nil {
 		return nil, err
 	}
-	b.program.Tickets, b.program.poller = b.tickets, o.Poller
-	if b.program.Sessions = o.Sessions; o.Sessions == nil {
-		b.program.Sessions = secure.NewSessions(b.now)
-	}
+	b.program.Lasting, b.program.poller = b.lasting, o.Poller
 	for i := range f.Listeners {
 		if err := overlap(f.Listeners[:i], &f.Listeners[i]); err != nil {
 			b.program.Close()
@@ -178,17 +191,18 @@ func (b *builder) warn(format string, args ...any) {
 	}
 }
 
-// state makes ready what outlives the process.
+// state makes ready what outlives a reload, or the process.
 func (b *builder) state() error {
-	if b.tickets = b.o.Tickets; b.tickets != nil {
+	if b.lasting != nil {
 		return nil
 	}
+	b.lasting = &Lasting{Sessions: secure.NewSessions(b.now)}
 	dir := b.file.StateDir
 	if dir == "" {
 		if b.makesTickets() {
 			b.warn("no state_dir: what would be kept for the next start is kept in memory only, so sessions end with the process")
 		}
-		b.tickets = secure.NewTickets(b.now())
+		b.lasting.Tickets = secure.NewTickets(b.now())
 		return nil
 	}
 	if !b.o.DryRun {
@@ -199,7 +213,7 @@ func (b *builder) state() error {
 	info, err := os.Stat(dir)
 	switch {
 	case b.o.DryRun && errors.Is(err, fs.ErrNotExist):
-		b.tickets = secure.NewTickets(b.now())
+		b.lasting.Tickets = secure.NewTickets(b.now())
 		return nil
 	case err != nil:
 		return fmt.Errorf("state_dir: %w", err)
@@ -208,14 +222,14 @@ func (b *builder) state() error {
 	case info.Mode().Perm()&0o077 != 0:
 		return fmt.Errorf("state_dir: others can enter %s, which holds secrets (mode %04o)\nhint: chmod 0700 %s", dir, info.Mode().Perm(), dir)
 	case b.o.DryRun:
-		b.tickets = secure.NewTickets(b.now())
+		b.lasting.Tickets = secure.NewTickets(b.now())
 		return nil
 	}
 	tickets, warning, err := secure.LoadTickets(dir, b.now())
 	if warning != "" {
 		b.warn("%s", warning)
 	}
-	b.tickets = tickets
+	b.lasting.Tickets = tickets
 	return err
 }
 
@@ -328,11 +342,9 @@ func match(c config.Match) route.Match {
 }
 
 func (b *builder) dialer(c *config.Route) *transport.Dialer {
-	d := &transport.Dialer{Where: where(c.To.Addr), Timeout: c.Timeouts.Dial, Poller: b.o.Poller, Packets: c.To.Addr.Datagram()}
-	for _, r := range b.file.Resolve {
-		d.Resolve = append(d.Resolve, transport.Override{Host: r.Host, Port: r.Port, Addr: r.Addr})
+	return &transport.Dialer{
+		Where: where(c.To.Addr), Timeout: c.Timeouts.Dial, Poller: b.o.Poller, Packets: c.To.Addr.Datagram(), Resolve: b.resolves(),
 	}
-	return d
 }
 
 // clients says in words who may pass.

@@ -100,12 +100,12 @@ func (b *builder) inbound(l *config.Listener, ech *secure.ECHKeys, c *config.Rou
 			return nil, p, err
 		}
 	}
-	s := secure.Server{Common: common, ALPN: c.ALPN.Protos, Mirror: c.ALPN.Mirror, ECH: ech, Tickets: b.tickets}
+	s := secure.Server{Common: common, ALPN: c.ALPN.Protos, Mirror: c.ALPN.Mirror, ECH: ech, Tickets: b.lasting.Tickets}
 	if err := b.clientAuth(&s, c); err != nil {
 		return nil, p, err
 	}
 	if l.From.Datagram() {
-		p.dtls, s.Sessions = true, b.program.Sessions
+		p.dtls, s.Sessions = true, b.lasting.Sessions
 		if err := b.clientPSK(&s, c); err != nil {
 			return nil, p, err
 		}
@@ -123,6 +123,9 @@ func (b *builder) clientAuth(s *secure.Server, c *config.Route) error {
 		s.Auth = secure.AuthOptional
 	default:
 		return nil
+	}
+	if err := unbuilt("client", c.Client.Revocation, c.Client.CRL, c.Client.CT, c.Client.AIA, config.DANEOff); err != nil {
+		return err
 	}
 	anchors, err := b.trust("client.ca", c.Client.CA)
 	if err != nil {
@@ -203,11 +206,27 @@ func (b *builder) serverVerifier(c *config.Route) (verify.Verifier, error) {
 	case bool(c.Unsafe.NoVerify):
 		return verify.With(verify.Anyone()), nil
 	}
+	if err := unbuilt("to", c.To.Revocation, c.To.CRL, c.To.CT, c.To.AIA, c.To.DANE); err != nil {
+		return nil, err
+	}
 	anchors, err := b.trust("to.ca", c.To.CA)
 	if err != nil {
 		return nil, err
 	}
 	return verify.With(pkix(anchors, "to.ca", c.To.Profile), pinned(keys)...), nil
+}
+
+// unbuilt refuses what a check asks for that is not there: a file that asks for
+// more than it gets must not start.
+func unbuilt(side string, revocation config.Revocation, crl []string, ct config.CT, aia config.Switch, dane config.DANE) error {
+	for key, asked := range map[string]bool{
+		"revocation": revocation != config.RevocationOff, "crl": len(crl) > 0, "ct": ct != config.CTOff, "aia": bool(aia), "dane": dane != config.DANEOff,
+	} {
+		if asked {
+			return fmt.Errorf("%s.%s is not built in this version", side, key)
+		}
+	}
+	return nil
 }
 
 func pkix(a *verify.Anchors, label string, p config.Profile) verify.Authenticator {

@@ -85,6 +85,9 @@ func parseAddress(text, end string) (Address, error) {
 	if err := a.checkCarrier(where); err != nil {
 		return a, err
 	}
+	if end == "resolver" {
+		return a.resolver(where)
+	}
 	if kind, _, ok := strings.Cut(where, ":"); ok && a.Datagram() && (kind == "unix" || kind == "systemd") {
 		return a, complain("a host and a port: "+a.Carrier+"://127.0.0.1:5684", "%s:// %s", a.Carrier, map[string]string{
 			"unix": "is UDP, and a unix socket here carries streams", "systemd": "on a socket of systemd's " + notBuilt,
@@ -108,6 +111,21 @@ func parseAddress(text, end string) (Address, error) {
 		return a, nil
 	}
 	return a.hostPort(where, end)
+}
+
+// resolver is where names are looked up, so that it has none itself.
+func (a Address) resolver(where string) (Address, error) {
+	if a.Carrier == "dtls" {
+		return a, complain("tls://9.9.9.9:853", "DNS over DTLS (RFC 8094) is spoken by no resolver")
+	}
+	a, err := a.hostPort(where, "resolver")
+	if err != nil {
+		return a, err
+	}
+	if _, err := netip.ParseAddr(a.Host); err != nil {
+		return a, complain("udp://127.0.0.1:53, tls://9.9.9.9:853", "a resolver stands at an IP address, and `%s` is a name", printable(a.Host))
+	}
+	return a, nil
 }
 
 func (a Address) checkCarrier(where string) error {
@@ -174,7 +192,7 @@ func (a Address) hostPort(where, end string) (Address, error) {
 	if a.Host, err = parseHost(host, bracketed, end); err != nil {
 		return a, err
 	}
-	if end != "to" {
+	if end == "from" {
 		return a, nil
 	}
 	if host == "" {

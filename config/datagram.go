@@ -10,7 +10,8 @@ var (
 	dtlsFrom = []string{"psk", "tls.mtu", "tls.cid"}
 	dtlsTo   = []string{"to.psk", "to.psk_identity", "to.tls.mtu", "to.tls.cid"}
 	streams  = []string{"timeouts.linger", "unsafe.truncation"}
-	notPSK   = []string{"to.name", "to.cert", "to.key", "to.ca", "to.profile", "to.pin"}
+	notPSK   = []string{"to.name", "to.cert", "to.key", "to.ca", "to.profile", "to.pin",
+		"to.crl", "to.revocation", "to.dane", "to.ct", "to.aia", "to.reach"}
 )
 
 // datagramIdle stands for timeouts.idle where nothing is said: silence is how an
@@ -58,6 +59,8 @@ func (g *ruling) kindOf(in, out bool) {
 		const why = "DTLS is spoken here, without a record layer of ours"
 		if in {
 			g.refuseSaid([]string{"tls.record"}, why, "")
+			g.refuseSaid([]string{"staple"}, "the DTLS that is spoken here has no status_request", "")
+			g.route.Staple = false
 		}
 		if out {
 			g.refuseSaid([]string{"to.tls.record"}, why, "")

@@ -172,8 +172,12 @@ func (d *decoder) text(n *node, f *field, v reflect.Value) (err error) {
 			p.Unix = beside(n.pos, p.Unix)
 		}
 	default:
-		err = parseEnum(v.Type().Name(), n.text)
-		v.SetString(n.text)
+		word := n.text
+		if on, ok := switches[word]; ok && !bool(on) && slices.Contains(enums[v.Type().Name()], "off") {
+			word = "off" // as false and none are wherever off is a value
+		}
+		err = parseEnum(v.Type().Name(), word)
+		v.SetString(strings.TrimPrefix(word, "off"))
 	}
 	return err
 }
@@ -268,7 +272,7 @@ func (d *decoder) allow(n *node, p *Allow) bool {
 // relative to the file that names it.
 func (d *decoder) resolve(n *node, as string) string {
 	switch {
-	case as != "file" && as != "key" && as != "anchor", as == "anchor" && n.text == "system":
+	case as != "file" && as != "key" && as != "anchor" && as != "source", as == "anchor" && n.text == "system", as == "source" && strings.Contains(n.text, "://"):
 		return n.text
 	case strings.HasPrefix(n.text, "env:"), strings.HasPrefix(n.text, "cred:"):
 		return n.text

@@ -16,7 +16,7 @@ const pin = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 // samples has a right value for what each type of key takes, and for keys
 // whose type says too little.
 var samples = map[string][]string{
-	"FILE": {"a.pem", "dir,with/comma.pem"}, "FILE|system": {"a.pem", "system"}, "PIN": {pin},
+	"FILE": {"a.pem", "dir,with/comma.pem"}, "FILE|system": {"a.pem", "system"}, "FILE|URL": {"list.json", "https://ct.example/list.json"}, "resolver.addr": {"udp://127.0.0.1:53", "tls://9.9.9.9:853"}, "PIN": {pin},
 	"CIPHERS": {"ECDHE-RSA-AES128-GCM-SHA256", "AES128-SHA"}, "GROUPS": {"X25519", "P-256"},
 	"NAME": {"a.example"}, "URI": {"spiffe://corp/ops/*"}, "CIDR": {"10.0.0.0/8", "::1"},
 	"TEXT": {"some text, with: a comma"}, "on|off": {"on"}, "DURATION": {"90s"}, "VERSION": {"1.2"},

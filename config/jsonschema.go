@@ -82,6 +82,10 @@ func text(pattern string) map[string]any {
 
 func (w *schemaWriter) leaf(f *field) map[string]any {
 	if words := enums[f.typ.Name()]; words != nil {
+		if words[0] == "off" {
+			words = append([]string{"false", "none"}, words...) // as parseSwitch takes them
+			return map[string]any{"enum": append(anys(words), false)}
+		}
 		return map[string]any{"enum": words}
 	}
 	const duration = `^[-+]?([0-9.]+(ns|us|µs|ms|s|m|h|d))+$|^0$`
@@ -97,6 +101,9 @@ func (w *schemaWriter) leaf(f *field) map[string]any {
 	case MTU:
 		return map[string]any{"type": "integer", "minimum": leastMTU, "maximum": mostMTU}
 	case Address:
+		if f.as == "resolver" {
+			return text(`^(udp|tcp|tls)://.+`)
+		}
 		if f.as == "to" {
 			return text(`^(tcp|tls|udp|dtls)://.+|^unix:.+`)
 		}
@@ -124,4 +131,12 @@ func (w *schemaWriter) leaf(f *field) map[string]any {
 		return map[string]any{"enum": names}
 	}
 	return text("")
+}
+
+func anys(words []string) []any {
+	out := make([]any, len(words))
+	for i, w := range words {
+		out[i] = w
+	}
+	return out
 }

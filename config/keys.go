@@ -101,7 +101,7 @@ func groupOf(k Key) string {
 		return "server"
 	case "client", "allow":
 		return "access"
-	case "cert", "key", "psk", "alpn", "tls", "ech":
+	case "cert", "key", "psk", "alpn", "tls", "ech", "staple":
 		return "clients"
 	case "action", "timeouts", "match", "routes", "from":
 		return "flow"
@@ -142,6 +142,8 @@ func (f *field) kind() string {
 	switch f.as {
 	case "file", "key":
 		return "FILE"
+	case "source":
+		return "FILE|URL"
 	case "anchor":
 		return "FILE|system"
 	case "pin":

@@ -10,22 +10,21 @@ const notBuilt = "is not built in this version"
 // later are the words that are settled but not built, by the map they stand
 // in: whoever writes one has read the documentation of a newer version.
 var later = map[string]string{
-	"file":     "admin metrics limits resolver storage ticket_secret ct_log_list filters taps",
+	"file":     "admin metrics limits storage ticket_secret filters taps",
 	"log":      "sample",
 	"process":  "no_sandbox admin_tcp",
 	"listener": "proxy_protocol proxy_trust users limits " + laterRoute,
 	"defaults": "proxy_protocol proxy_trust users limits " + laterRoute,
 	"route":    laterRoute,
 	"match":    "dest port ja4 list server if",
-	"client":   laterCheck,
+	"client":   "dane",
 	"rule":     "if",
-	"to":       "spiffe starttls proxy_protocol source via reach balance hash slow_start retry check weight backup " + laterCheck,
+	"to":       "spiffe starttls proxy_protocol source via balance hash slow_start retry check weight backup",
 	"unsafe":   "open_proxy",
 }
 
 const (
-	laterRoute = "starttls acme spiffe mint staple filters taps"
-	laterCheck = "crl revocation dane ct aia"
+	laterRoute = "starttls acme spiffe mint filters taps"
 )
 
 func isLater(word, key string) bool {

@@ -19,8 +19,10 @@ type ruling struct {
 
 // The keys that mean something only where TLS ends here, on each side.
 var (
-	tlsFrom = []string{"cert", "key", "psk", "alpn", "tls", "client.auth", "client.ca", "client.profile", "client.pin", "allow"}
-	tlsTo   = []string{"to.name", "to.sni", "to.cert", "to.key", "to.psk", "to.psk_identity", "to.alpn", "to.tls", "to.ca", "to.profile", "to.pin"}
+	tlsFrom = []string{"cert", "key", "psk", "alpn", "tls", "staple", "client.auth", "client.ca", "client.profile", "client.pin",
+		"client.crl", "client.revocation", "client.ct", "client.aia", "allow"}
+	tlsTo = []string{"to.name", "to.sni", "to.cert", "to.key", "to.psk", "to.psk_identity", "to.alpn", "to.tls", "to.ca", "to.profile", "to.pin",
+		"to.crl", "to.revocation", "to.dane", "to.ct", "to.aia", "to.reach"}
 )
 
 func (g *ruling) apply() {
@@ -160,7 +162,7 @@ func (g *ruling) splice() {
 // dropFrom forgets what was inherited about TLS with clients.
 func (g *ruling) dropFrom() {
 	r := g.route
-	r.Cert, r.Key, r.PSK, r.ALPN, r.TLS, r.Allow = nil, nil, "", ALPN{}, TLS{}, Allow{}
+	r.Cert, r.Key, r.PSK, r.ALPN, r.TLS, r.Allow, r.Staple = nil, nil, "", ALPN{}, TLS{}, Allow{}, false
 	r.Client = Client{Auth: AuthNone, From: r.Client.From}
 }
 
@@ -203,9 +205,9 @@ func (g *ruling) clients() {
 		g.add(auth, "name the anchors of client certificates with "+auth.word("client.ca"), "%s is %s, but there is no %s", auth.word("client.auth"), c.Auth, auth.word("client.ca"))
 	case !ca && r.Allow.Set:
 		g.add(allow, "name the anchors of client certificates with "+allow.word("client.ca"), "%s without %s: no client is asked for a certificate", allow.word("allow"), allow.word("client.ca"))
-	case !ca && len(c.Pin) > 0:
-		pin := g.at("client.pin")
-		g.add(pin, "name the anchors of client certificates with "+pin.word("client.ca"), "%s without %s: no client is asked for a certificate", pin.word("client.pin"), pin.word("client.ca"))
+	case !ca && g.checks() != "":
+		check := g.at(g.checks())
+		g.add(check, "name the anchors of client certificates with "+check.word("client.ca"), "%s without %s: no client is asked for a certificate", check.word(g.checks()), check.word("client.ca"))
 	case c.Auth != AuthNone && !r.Allow.Set:
 		hint := "`allow: all`, or rules like `allow: [{dns: client.example}]`"
 		if cas.Flag != "" {
@@ -216,7 +218,37 @@ func (g *ruling) clients() {
 		g.add(allow, "name who may pass, or anchors of your own", "%s all with the system's anchors would let everybody with a public certificate pass", allow.word("allow"))
 	}
 	if c.Auth == AuthNone {
-		c.Profile = ""
+		c.Profile, c.CRL, c.Revocation, c.CT, c.AIA = "", nil, RevocationOff, CTOff, false
+	}
+}
+
+// checks is a key that only a client certificate gives something to do.
+func (g *ruling) checks() string {
+	c := &g.route.Client
+	switch {
+	case len(c.Pin) > 0:
+		return "client.pin"
+	case len(c.CRL) > 0:
+		return "client.crl"
+	case c.Revocation != RevocationOff:
+		return "client.revocation"
+	case c.CT != CTOff:
+		return "client.ct"
+	case bool(c.AIA):
+		return "client.aia"
+	}
+	return ""
+}
+
+// unverified refuses to check what unsafe.no_verify takes whatever it is.
+func (g *ruling) unverified() {
+	to := &g.route.To
+	for key, asked := range map[string]bool{
+		"to.revocation": to.Revocation != RevocationOff, "to.dane": to.DANE != DANEOff, "to.ct": to.CT != CTOff, "to.crl": len(to.CRL) > 0,
+	} {
+		if pos := g.at(key); asked && bool(g.route.Unsafe.NoVerify) {
+			g.add(pos, "take one of the two away", "unsafe.no_verify takes any certificate, so %s has no meaning", pos.word(key))
+		}
 	}
 }
 
@@ -231,6 +263,7 @@ func (g *ruling) server() {
 		pos := g.at("to.psk_identity")
 		g.add(pos, "name the file of keys with "+pos.word("to.psk"), "%s without %s", pos.word("to.psk_identity"), pos.word("to.psk"))
 	}
+	g.unverified()
 	if to.CA == nil {
 		to.CA = []string{"system"}
 	}

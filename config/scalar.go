@@ -23,6 +23,10 @@ var enums = map[string][]string{
 	"Auth":      {"require", "optional", "none"},
 	"Profile":   {"webpki", "private", "strict"},
 	"Preset":    {"modern", "intermediate", "old"},
+
+	"Revocation": {"off", "soft", "hard"},
+	"DANE":       {"off", "prefer", "require"},
+	"CT":         {"off", "report", "require"},
 }
 
 var switches = map[string]Switch{"on": true, "true": true, "off": false, "false": false, "none": false}
@@ -189,6 +193,18 @@ func checkFile(text string) error {
 	return nil
 }
 
+// checkSource takes a file, or a URL to fetch it from.
+func checkSource(text string) error {
+	scheme, rest, ok := strings.Cut(text, "://")
+	switch {
+	case !ok:
+		return checkFile(text)
+	case scheme != "https" && scheme != "http", rest == "":
+		return complain("a file, or https://host/path", "`%s` is neither a file nor a URL", printable(text))
+	}
+	return nil
+}
+
 // checkText is for what goes into logs or is compared as it stands.
 func checkText(what, text string) error {
 	if text == "" {
@@ -208,6 +224,8 @@ func checkString(as, text string) error {
 	switch as {
 	case "file", "anchor":
 		return checkFile(text)
+	case "source":
+		return checkSource(text)
 	case "key":
 		return checkKey(text)
 	case "pin":

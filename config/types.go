@@ -15,7 +15,9 @@ import (
 // says what a text is beyond its Go type: a file, a pin, an end's address.
 type File struct {
 	Log       Log        `key:"log" doc:"how and what to log, to standard error"`
+	Resolver  Resolver   `key:"resolver" doc:"which DNS resolver is asked (default: the system's)"`
 	StateDir  string     `key:"state_dir" doc:"folder for what outlives the process, mode 0700 (default: $STATE_DIRECTORY, else memory only)" as:"file"`
+	CTLogList []string   `key:"ct_log_list" doc:"lists of Certificate Transparency logs: JSON files or URLs, and PEM files with the keys that sign them" as:"source"`
 	Listeners []Listener `key:"listeners" doc:"where clients are accepted"`
 	Unsafe    Process    `key:"unsafe" doc:"dangerous switches of the whole process; each is announced at start"`
 	Resolve   []Resolve  // --resolve, on the command line alone
@@ -26,6 +28,13 @@ type File struct {
 type Log struct {
 	Format LogFormat `key:"format" doc:"text or json" default:"text"`
 	Level  LogLevel  `key:"level" doc:"debug, info, warn or error" default:"info"`
+}
+
+// Resolver says where names are looked up.
+type Resolver struct {
+	Addr    []Address `key:"addr" doc:"the resolvers: udp://127.0.0.1:53, or tls://9.9.9.9:853 for DNS over TLS" as:"resolver"`
+	Trusted Switch    `key:"trusted" doc:"take their word on DNSSEC (the AD bit) although they are neither on loopback nor reached over TLS" default:"off"`
+	Anchor  string    `key:"anchor" doc:"file with the DS or DNSKEY records of the root: DNSSEC is then validated here" as:"file"`
 }
 
 // Process holds the unsafe switches that stand at the top of the file.
@@ -54,6 +63,7 @@ type Route struct {
 	Cert     []string `key:"cert" doc:"our certificates: PEM files or folders, picked by SNI and key type" as:"file"`
 	Key      []string `key:"key" doc:"keys that are neither in a certificate's file nor beside it" as:"key"`
 	PSK      string   `key:"psk" doc:"file with the pre-shared keys of DTLS clients, IDENTITY:HEX a line; who is listed may pass" as:"file"`
+	Staple   Switch   `key:"staple" doc:"send OCSP responses about our own certificates, fetched ahead" default:"on"`
 	ALPN     ALPN     `key:"alpn" doc:"protocols offered to clients, or mirror: what the server chooses of the client's offer"`
 	TLS      TLS      `key:"tls" doc:"versions, ciphers and groups towards clients; alone a preset: modern, intermediate or old"`
 	Client   Client   `key:"client" doc:"who may connect"`
@@ -84,6 +94,11 @@ type Client struct {
 	CA      []string       `key:"ca" doc:"trust anchors for client certificates: PEM files, or system" as:"anchor"`
 	Profile Profile        `key:"profile" doc:"floors for keys and signatures: webpki, private or strict" default:"private"`
 	Pin     []string       `key:"pin" doc:"SHA-256 of accepted public keys: sha256//BASE64, or hexadecimal" as:"pin"`
+
+	CRL        []string   `key:"crl" doc:"files with certificate revocation lists of the CAs" as:"file"`
+	Revocation Revocation `key:"revocation" doc:"fetch CRLs and OCSP responses: off, soft (go on where none is to be had) or hard" default:"off"`
+	CT         CT         `key:"ct" doc:"Certificate Transparency: off, report or require" default:"off"`
+	AIA        Switch     `key:"aia" doc:"fetch intermediates that the client leaves out from where its certificate says" default:"off"`
 }
 
 // Allow is the decision who of the verified clients may pass.
@@ -120,6 +135,13 @@ type To struct {
 	CA      []string `key:"ca" doc:"trust anchors for the server's certificate: PEM files, or system (default: system)" as:"anchor"`
 	Profile Profile  `key:"profile" doc:"floors for keys and signatures: webpki, private or strict (default: webpki with the system's anchors, else private)"`
 	Pin     []string `key:"pin" doc:"SHA-256 of accepted public keys: sha256//BASE64, or hexadecimal" as:"pin"`
+
+	CRL        []string       `key:"crl" doc:"files with certificate revocation lists of the CAs" as:"file"`
+	Revocation Revocation     `key:"revocation" doc:"fetch CRLs and OCSP responses: off, soft (go on where none is to be had) or hard" default:"off"`
+	DANE       DANE           `key:"dane" doc:"TLSA records in DNS: off, prefer (where there are any) or require" default:"off"`
+	CT         CT             `key:"ct" doc:"Certificate Transparency: off, report or require" default:"off"`
+	AIA        Switch         `key:"aia" doc:"fetch intermediates that the server leaves out from where its certificate says" default:"off"`
+	Reach      []netip.Prefix `key:"reach" doc:"loopback, link-local and private addresses that may be fetched from where a certificate names them"`
 }
 
 // TLS are the parameters of one side, TLS or DTLS. The zero Min and Max are the
@@ -187,6 +209,15 @@ type Profile string
 // Preset names a set of versions, ciphers and groups.
 type Preset string
 
+// Revocation says how far revocation is looked for.
+type Revocation string
+
+// DANE says whether TLSA records authenticate the server.
+type DANE string
+
+// CT says what becomes of a certificate that is in too few logs.
+type CT string
+
 // MTU is a number of bytes.
 type MTU uint16
 
@@ -213,6 +244,19 @@ const (
 	ProfileWebPKI  Profile = "webpki"
 	ProfilePrivate Profile = "private"
 	ProfileStrict  Profile = "strict"
+
+	// Off is the empty word of each of these.
+	RevocationOff  Revocation = ""
+	RevocationSoft Revocation = "soft"
+	RevocationHard Revocation = "hard"
+
+	DANEOff     DANE = ""
+	DANEPrefer  DANE = "prefer"
+	DANERequire DANE = "require"
+
+	CTOff     CT = ""
+	CTReport  CT = "report"
+	CTRequire CT = "require"
 
 	PresetModern       Preset = "modern"
 	PresetIntermediate Preset = "intermediate"

@@ -78,6 +78,7 @@ type Peer struct {
 	Names []string
 	SPKI  [32]byte // SHA-256 of the leaf's SubjectPublicKeyInfo
 	By    []string // the authenticators and checks that passed
+	Notes []string // what another policy would have refused it for
 }
 
 // Action is what becomes of a flow. Reject is the zero value.

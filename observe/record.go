@@ -147,6 +147,9 @@ func (a *attrs) session(side string, s flow.Session) {
 	if p := s.Peer; p != nil {
 		a.text(side+"_peer", strings.Join(p.Names, ","))
 		a.text(side+"_peer_by", strings.Join(p.By, ","))
+		if len(p.Notes) > 0 {
+			a.text(side+"_notes", strings.Join(p.Notes, "; "))
+		}
 	}
 	a.took(side+"_ms", s.Took)
 }

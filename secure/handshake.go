@@ -68,7 +68,11 @@ func (h *handshake) peer() *flow.Peer {
 	if h.id == nil {
 		return nil
 	}
-	return &flow.Peer{Names: h.id.Names(), SPKI: h.id.SPKI(), By: h.id.By()}
+	p := &flow.Peer{Names: h.id.Names(), SPKI: h.id.SPKI(), By: h.id.By()}
+	for _, n := range h.id.Notes() {
+		p.Notes = append(p.Notes, n.String())
+	}
+	return p
 }
 
 func presented(role verify.Role, f *flow.Flow, cs tls.ConnectionState, now time.Time) *verify.Presented {

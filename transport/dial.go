@@ -71,22 +71,24 @@ func (d *Dialer) conn(c net.Conn) (flow.Conn, error) {
 }
 
 func (d *Dialer) target() string {
-	host, star := d.Where.Host, -1
-	for i, o := range d.Resolve {
-		if o.Port != d.Where.Port {
-			continue
-		}
-		if strings.EqualFold(o.Host, host) {
-			return netip.AddrPortFrom(o.Addr, o.Port).String()
-		}
-		if o.Host == "*" && star < 0 {
-			star = i
+	if to, ok := overridden(d.Resolve, d.Where.Host, d.Where.Port); ok {
+		return netip.AddrPortFrom(to, d.Where.Port).String()
+	}
+	return net.JoinHostPort(d.Where.Host, strconv.Itoa(int(d.Where.Port)))
+}
+
+// overridden is where list has host and port go, if it names them.
+func overridden(list []Override, host string, port uint16) (to netip.Addr, ok bool) {
+	for _, o := range list {
+		switch {
+		case o.Port != port:
+		case strings.EqualFold(o.Host, host):
+			return o.Addr, true
+		case o.Host == "*" && !ok:
+			to, ok = o.Addr, true
 		}
 	}
-	if star >= 0 {
-		return netip.AddrPortFrom(d.Resolve[star].Addr, d.Where.Port).String()
-	}
-	return net.JoinHostPort(host, strconv.Itoa(int(d.Where.Port)))
+	return to, ok
 }
 
 // dialError says in words what happened, and whose fault it is.

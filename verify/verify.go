@@ -53,11 +53,12 @@ type Identity struct {
 	spki    [32]byte
 	by      []string
 	vouched bool // a trust anchor stands behind the names, not the key alone
+	notes   *notes
 }
 
 // identify is the only place that makes an Identity.
 func identify(by string, leaf *x509.Certificate, chains [][]*x509.Certificate, vouched bool) *Identity {
-	return &Identity{leaf, chains, spkiOf(leaf), []string{by}, vouched}
+	return &Identity{leaf, chains, spkiOf(leaf), []string{by}, vouched, new(notes)}
 }
 
 func spkiOf(c *x509.Certificate) [32]byte { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }

@@ -34,7 +34,7 @@ func (s *service) reload(accepting context.Context) {
 		kept(err)
 		return
 	}
-	program, err := build.New(file, build.Options{Env: os.Getenv, Tickets: s.program.Tickets, Sessions: s.program.Sessions, Poller: s.poller})
+	program, err := build.New(file, build.Options{Env: os.Getenv, Lasting: s.program.Lasting, Log: s.log, Poller: s.poller})
 	if err != nil {
 		kept(err)
 		return
@@ -59,6 +59,7 @@ func (s *service) reload(accepting context.Context) {
 	s.sayListening(change.Added)
 	s.level.Set(level(file.Log.Level))
 	s.apply(accepting, change)
+	s.work(accepting, program)
 	// The old key logs are left to the collector: handshakes that are under way
 	// still write to them.
 	s.file, s.program = file, program

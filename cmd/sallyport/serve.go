@@ -39,7 +39,7 @@ func serve(ctx context.Context, read func() (*config.File, error), warnings []st
 		return failure{err, exitFailed}
 	}
 	defer s.poller.Close()
-	if s.program, err = ready(file, build.Options{Env: os.Getenv, Poller: s.poller}); err != nil {
+	if s.program, err = ready(file, build.Options{Env: os.Getenv, Log: s.log, Poller: s.poller}); err != nil {
 		return err
 	}
 	defer func() { s.program.Close() }()
@@ -89,6 +89,7 @@ type service struct {
 	file    *config.File
 	program *build.Program
 	doors   map[*build.Socket]context.CancelFunc // those that accept
+	working context.CancelFunc                   // ends the work of program
 	ending  bool
 	serving sync.WaitGroup
 }
@@ -99,6 +100,7 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	defer stop()
 	s.mu.Lock()
 	s.apply(accepting, change)
+	s.work(accepting, s.program)
 	s.mu.Unlock()
 	s.serving.Go(func() { posture.TidyUp(accepting) })
 	go s.reloads(accepting, hups)
@@ -162,6 +164,19 @@ func (s *service) open(accepting context.Context, l *build.Listener) {
 			}
 		}
 	})
+}
+
+// work has program's own work done, in place of that of the one before it, until
+// nothing is accepted any more. s.mu is held.
+func (s *service) work(accepting context.Context, program *build.Program) {
+	if s.working != nil {
+		s.working()
+	}
+	ctx, stop := context.WithCancel(accepting)
+	s.working = stop
+	for _, f := range program.Work {
+		s.serving.Go(func() { f(ctx) })
+	}
 }
 
 // unbind ends accepting, for good. Nobody waits for a reload that is still reading.
