@@ -73,6 +73,9 @@ const (
 	WeakSignature      Reason = "weak_sig"
 	KeyUsage           Reason = "key_usage"
 	PinMismatch        Reason = "pin_mismatch"
+	CTMissing          Reason = "ct_missing"
+	CTInvalid          Reason = "ct_invalid"
+	CTTooFew           Reason = "ct_too_few"
 	ALPNMismatch       Reason = "alpn_mismatch"
 	ServerTruncated    Reason = "server_truncated"
 	ServerReset        Reason = "server_reset"
@@ -87,6 +90,7 @@ const (
 
 	// Ours.
 	NoCredential Reason = "no_credential"
+	CTNoList     Reason = "ct_no_list"
 	Internal     Reason = "internal_error"
 	Panic        Reason = "panic"
 )
@@ -151,6 +155,9 @@ var reasons = map[Reason]struct {
 	WeakSignature:      {FaultServer, alertInternalError, "a signature in the server's chain is below the floor of to.profile"},
 	KeyUsage:           {FaultServer, alertInternalError, "the server's certificate must not be used to authenticate a TLS server"},
 	PinMismatch:        {FaultServer, alertInternalError, "the server's key is none of to.pin"},
+	CTMissing:          {FaultServer, alertInternalError, "the server shows no signed certificate timestamp, and to.ct requires them"},
+	CTInvalid:          {FaultServer, alertInternalError, "too few of the server's signed certificate timestamps count; the error says what is wrong with which"},
+	CTTooFew:           {FaultServer, alertInternalError, "the server's signed certificate timestamps are good, and of too few logs or operators"},
 	ALPNMismatch:       {FaultServer, alertInternalError, "the server did not choose the protocol that the client was given"},
 	ServerTruncated:    {FaultServer, alertNone, "the server's stream ended without close_notify"},
 	ServerReset:        {FaultServer, alertNone, "the server reset its connection"},
@@ -163,6 +170,7 @@ var reasons = map[Reason]struct {
 	Drained:       {FaultNone, alertNone, "the process ended, and timeouts.drain had passed"},
 
 	NoCredential: {FaultOurs, alertInternalError, "we have no certificate or key for this handshake"},
+	CTNoList:     {FaultOurs, alertInternalError, "to.ct requires certificate transparency, and no list of logs of ct_log_list could be had"},
 	Internal:     {FaultOurs, alertInternalError, "an error of ours; the error says which"},
 	Panic:        {FaultOurs, alertInternalError, "a fault in sallyport ended this flow; please report the stack in the log"},
 }

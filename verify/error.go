@@ -21,6 +21,10 @@ const (
 	WeakSig     Reason = "weak_sig"
 	KeyUsage    Reason = "key_usage"
 	PinWrong    Reason = "pin_mismatch"
+	CTMissing   Reason = "ct_missing" // no SCT at all
+	CTInvalid   Reason = "ct_invalid" // too few count, others being bad
+	CTTooFew    Reason = "ct_too_few"
+	CTNoList    Reason = "ct_no_list"
 	NotAllowed  Reason = "not_allowed" // a good certificate that no access rule takes
 	Missing     Reason = "missing"     // no certificate at all
 )
