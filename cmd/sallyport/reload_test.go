@@ -419,6 +419,7 @@ func TestReloadWhileEnding(t *testing.T) {
 	r := startReloader(t, oneListener)
 	late := freeAddr(t)
 	p := startPumps(t, 1, r.Addr("a"), r.clientConfig(tls.VersionTLS13))
+	p.goOn(t) // one that still waits to be accepted is reset when the listener closes
 	if err := errors.Join(os.Remove(r.file), syscall.Mkfifo(r.file, 0o600)); err != nil {
 		t.Fatal(err)
 	}
