@@ -3,7 +3,7 @@ GO ?= go
 FUZZ_SECONDS ?= 30
 SOAK ?= 30m
 
-.PHONY: bench soak build demo test check deps fuzz docs
+.PHONY: bench soak build demo test check deps fuzz loss docs
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sallyport ./cmd/sallyport
@@ -30,6 +30,10 @@ bench: build
 # All kinds of work at once for half an hour, and nothing may be left of it: make soak SOAK=3m.
 soak: build
 	$(GO) run ./bench soak -for $(SOAK)
+
+# Handshakes through a bad network, 50 of each stack under each sky: make loss.
+loss: build
+	SALLYPORT_LOSS=full $(GO) test -count=1 -v -run '^TestHandshakesUnderLoss$$' ./cmd/sallyport
 
 fuzz:
 	@scripts/fuzz $(FUZZ_SECONDS)
