@@ -41,6 +41,7 @@ tool/*             *
 cmd/sallyport      *
 bench
 internal/ca
+internal/testdns
 internal/testnet
 internal/archtest
 `
@@ -51,6 +52,7 @@ internal/archtest
 var testOnly = map[string][]string{
 	"bench":             nil,
 	"internal/ca":       {"tool/demo"},
+	"internal/testdns":  nil,
 	"internal/testnet":  nil,
 	"internal/archtest": nil,
 }
@@ -59,6 +61,7 @@ var testOnly = map[string][]string{
 // of the module's API, or of the module, in one place; nobody is "tests only".
 var owners = map[string][]string{
 	"github.com/goccy/go-yaml":         {"config"},
+	"github.com/miekg/dns":             {"dane"},
 	"github.com/spf13/pflag":           {"config", "cmd/sallyport"},
 	"github.com/spf13/cobra":           {"cmd/sallyport"},
 	"github.com/coreos/go-systemd/v22": {"transport", "cmd/sallyport"},

@@ -1,0 +1,98 @@
+package dane
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// maxKept bounds what names of strangers can have us keep.
+const maxKept = 1024
+
+// cache remembers answers and failures, and has one caller ask where several want
+// to know the same.
+type cache struct {
+	now func() time.Time
+
+	mu     sync.Mutex
+	kept   map[question]*kept
+	flight map[question]*flight
+}
+
+type kept struct {
+	answer *Answer
+	err    error
+	until  time.Time
+}
+
+// flight is a look-up under way. Whether it was given up is known once done is closed.
+type flight struct {
+	done    chan struct{}
+	result  kept
+	givenUp bool // by who made it, whose time was over; another one has to
+}
+
+func (c *cache) get(ctx context.Context, q question, find func() (*Answer, time.Duration, error)) (*Answer, error) {
+	for {
+		c.mu.Lock()
+		if k, ok := c.kept[q]; ok && c.now().Before(k.until) {
+			c.mu.Unlock()
+			return k.answer, k.err
+		}
+		f, ok := c.flight[q]
+		if !ok {
+			break
+		}
+		c.mu.Unlock()
+		select {
+		case <-f.done:
+			if !f.givenUp {
+				return f.result.answer, f.result.err
+			}
+		case <-ctx.Done():
+			return nil, failure(q, ctx.Err())
+		}
+	}
+	f := &flight{done: make(chan struct{}), givenUp: true}
+	if c.flight == nil {
+		c.flight = make(map[question]*flight)
+	}
+	c.flight[q] = f
+	c.mu.Unlock()
+
+	defer func() { // also where find panics
+		c.mu.Lock()
+		delete(c.flight, q)
+		if !f.givenUp {
+			c.keep(q, &f.result)
+		}
+		c.mu.Unlock()
+		close(f.done)
+	}()
+	a, ttl, err := find()
+	f.result = kept{a, err, c.now().Add(ttl)}
+	f.givenUp = err != nil && ctx.Err() != nil
+	return a, err
+}
+
+// keep makes room by what is over, else by whatever comes first.
+func (c *cache) keep(q question, k *kept) {
+	if c.kept == nil {
+		c.kept = make(map[question]*kept)
+	}
+	if len(c.kept) >= maxKept {
+		now := c.now()
+		for name, old := range c.kept {
+			if !now.Before(old.until) {
+				delete(c.kept, name)
+			}
+		}
+	}
+	for name := range c.kept {
+		if len(c.kept) < maxKept {
+			break
+		}
+		delete(c.kept, name)
+	}
+	c.kept[q] = k
+}

@@ -1,0 +1,122 @@
+package dane
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// TrustAnchors are the keys that proofs end in, by zone; mostly the root's.
+type TrustAnchors struct {
+	ds   map[string][]*dns.DS
+	keys map[string][]*dns.DNSKEY
+}
+
+// ParseAnchors reads DS and DNSKEY records as in a zone file, which is what unbound's
+// root.key and IANA's root-anchors in that form are. Keys that unbound's notes (RFC
+// 5011) say are not valid yet, or not any more, are left out.
+func ParseAnchors(file string, data []byte) (*TrustAnchors, error) {
+	t := &TrustAnchors{make(map[string][]*dns.DS), make(map[string][]*dns.DNSKEY)}
+	n := 0
+	z := dns.NewZoneParser(bytes.NewReader(inForce(data)), ".", file)
+	z.SetDefaultTTL(0)
+	for rr, ok := z.Next(); ok; rr, ok = z.Next() {
+		name := dns.CanonicalName(rr.Header().Name)
+		switch rr := rr.(type) {
+		case *dns.DS:
+			if !strongDigest(rr.DigestType) || !supported(rr.Algorithm) {
+				return nil, fmt.Errorf("%s: the DS record of %q with key tag %d has an algorithm that is not taken", file, name, rr.KeyTag)
+			}
+			t.ds[name] = append(t.ds[name], rr)
+		case *dns.DNSKEY:
+			if rr.Flags&dns.ZONE == 0 || rr.Flags&dns.REVOKE != 0 || !supported(rr.Algorithm) {
+				return nil, fmt.Errorf("%s: the DNSKEY record of %q with key tag %d can be no trust anchor: it is revoked, no zone's, or of an algorithm that is not taken", file, name, rr.KeyTag())
+			}
+			t.keys[name] = append(t.keys[name], rr)
+		default:
+			return nil, fmt.Errorf("%s: a trust anchor is a DS or DNSKEY record, not %s", file, dns.TypeToString[rr.Header().Rrtype])
+		}
+		n++
+	}
+	if err := z.Err(); err != nil {
+		return nil, fmt.Errorf("reading the trust anchors of DNSSEC: %w", err)
+	}
+	if n == 0 {
+		return nil, errors.New(file + " has no DS or DNSKEY record; unbound-anchor makes such a file")
+	}
+	return t, nil
+}
+
+// inForce drops the lines whose state is noted as none of VALID and MISSING.
+func inForce(data []byte) []byte {
+	var out []byte
+	for line := range bytes.Lines(data) {
+		_, state, noted := bytes.Cut(line, []byte(";;state="))
+		if noted && !bytes.HasPrefix(state, []byte("2")) && !bytes.HasPrefix(state, []byte("3")) {
+			continue
+		}
+		out = append(out, line...)
+	}
+	return out
+}
+
+// enclose says whether name is below one of the anchors.
+func (t *TrustAnchors) enclose(name string) bool {
+	for zone := range t.ds {
+		if zone != name && dns.IsSubDomain(zone, name) {
+			return true
+		}
+	}
+	for zone := range t.keys {
+		if zone != name && dns.IsSubDomain(zone, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// keyCache remembers the proved keys of zones.
+type keyCache struct {
+	mu    sync.Mutex
+	zones map[string]zoneKeys
+}
+
+type zoneKeys struct {
+	keys  []*dns.DNSKEY
+	until time.Time
+}
+
+func (c *keyCache) get(zone string, now time.Time) []*dns.DNSKEY {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if z, ok := c.zones[zone]; ok && now.Before(z.until) {
+		return z.keys
+	}
+	return nil
+}
+
+func (c *keyCache) keep(zone string, keys []*dns.DNSKEY, until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.zones == nil || len(c.zones) >= maxZones {
+		c.zones = make(map[string]zoneKeys)
+	}
+	c.zones[zone] = zoneKeys{keys, until}
+}
+
+// ResolvConf gives the servers of a resolv.conf(5).
+func ResolvConf(data []byte) []Server {
+	var servers []Server
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) >= 2 && f[0] == "nameserver" && len(servers) < 3 { // as the C library
+			servers = append(servers, Server{Addr: joinPort(f[1])})
+		}
+	}
+	return servers
+}
