@@ -59,6 +59,7 @@ type Program struct {
 type Lasting struct {
 	Tickets  *secure.Tickets
 	Sessions *secure.Sessions // of DTLS, which has no tickets
+	lists    *listMemory
 }
 
 // Listener is one listener made ready.
@@ -92,6 +93,7 @@ type builder struct {
 	anchors map[string]*verify.Anchors
 	keyLogs map[string]*os.File
 	psks    map[string]*credential.PSKs
+	lists   *logLists // nil where ct_log_list names none
 	program *Program
 }
 
@@ -120,6 +122,9 @@ func New(f *config.File, o Options) (*Program, error) {
 		return nil, err
 	}
 	b.program.Lasting, b.program.poller = b.lasting, o.Poller
+	if err := b.logLists(); err != nil {
+		return nil, err
+	}
 	for i := range f.Listeners {
 		if err := overlap(f.Listeners[:i], &f.Listeners[i]); err != nil {
 			b.program.Close()
@@ -132,6 +137,7 @@ func New(f *config.File, o Options) (*Program, error) {
 		}
 		b.program.Listeners = append(b.program.Listeners, l)
 	}
+	b.startLists()
 	return b.program, nil
 }
 
@@ -196,7 +202,7 @@ func (b *builder) state() error {
 	if b.lasting != nil {
 		return nil
 	}
-	b.lasting = &Lasting{Sessions: secure.NewSessions(b.now)}
+	b.lasting = &Lasting{Sessions: secure.NewSessions(b.now), lists: newListMemory(b.file.StateDir)}
 	dir := b.file.StateDir
 	if dir == "" {
 		if b.makesTickets() {

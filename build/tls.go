@@ -124,7 +124,7 @@ func (b *builder) clientAuth(s *secure.Server, c *config.Route) error {
 	default:
 		return nil
 	}
-	if err := unbuilt("client", c.Client.Revocation, c.Client.CRL, c.Client.CT, c.Client.AIA, config.DANEOff); err != nil {
+	if err := unbuilt("client", c.Client.Revocation, c.Client.CRL, c.Client.AIA, config.DANEOff); err != nil {
 		return err
 	}
 	anchors, err := b.trust("client.ca", c.Client.CA)
@@ -146,6 +146,9 @@ func (b *builder) clientAuth(s *secure.Server, c *config.Route) error {
 		}
 		checks = append(checks, verify.Allow(rules))
 		s.Named = true
+	}
+	if checks, err = b.transparent(checks, "client", c.Client.CT); err != nil {
+		return err
 	}
 	s.Verify = verify.With(pkix(anchors, "client.ca", c.Client.Profile), checks...)
 	allow := c.Allow
@@ -206,21 +209,25 @@ func (b *builder) serverVerifier(c *config.Route) (verify.Verifier, error) {
 	case bool(c.Unsafe.NoVerify):
 		return verify.With(verify.Anyone()), nil
 	}
-	if err := unbuilt("to", c.To.Revocation, c.To.CRL, c.To.CT, c.To.AIA, c.To.DANE); err != nil {
+	if err := unbuilt("to", c.To.Revocation, c.To.CRL, c.To.AIA, c.To.DANE); err != nil {
 		return nil, err
 	}
 	anchors, err := b.trust("to.ca", c.To.CA)
 	if err != nil {
 		return nil, err
 	}
-	return verify.With(pkix(anchors, "to.ca", c.To.Profile), pinned(keys)...), nil
+	checks, err := b.transparent(pinned(keys), "to", c.To.CT)
+	if err != nil {
+		return nil, err
+	}
+	return verify.With(pkix(anchors, "to.ca", c.To.Profile), checks...), nil
 }
 
 // unbuilt refuses what a check asks for that is not there: a file that asks for
 // more than it gets must not start.
-func unbuilt(side string, revocation config.Revocation, crl []string, ct config.CT, aia config.Switch, dane config.DANE) error {
+func unbuilt(side string, revocation config.Revocation, crl []string, aia config.Switch, dane config.DANE) error {
 	for key, asked := range map[string]bool{
-		"revocation": revocation != config.RevocationOff, "crl": len(crl) > 0, "ct": ct != config.CTOff, "aia": bool(aia), "dane": dane != config.DANEOff,
+		"revocation": revocation != config.RevocationOff, "crl": len(crl) > 0, "aia": bool(aia), "dane": dane != config.DANEOff,
 	} {
 		if asked {
 			return fmt.Errorf("%s.%s is not built in this version", side, key)
