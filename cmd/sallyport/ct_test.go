@@ -320,9 +320,8 @@ ct_log_list: [%s, "%s"]
 listeners: [{from: "tcp://127.0.0.1:0", to: {addr: "tls://%s", name: a.x.test, ca: %s, ct: require}}]
 `, state, u.public, u.url, s.shows(t, "net", yesterday(l.a, l.b)), s.anchors))
 	p := start(t, "run", "-c", file)
-	p.WaitLog("list of CT logs")
-	if !strings.Contains(p.Stderr(), "age_days=2") {
-		t.Errorf("its age is not said:\n%s", p.Stderr())
+	if r := p.Logged("list of CT logs", 1); r.Num("age_days") != 2 || r.Num("logs") != 3 {
+		t.Errorf("%v", r)
 	}
 	mustAsk(t, p.Addr(""), "level", "level")
 	u.gone.Store(true)
