@@ -97,8 +97,8 @@ type builder struct {
 	program *Program
 }
 
-// New builds everything that f says, and binds nothing.
-func New(f *config.File, o Options) (*Program, error) {
+// newBuilder makes ready what all listeners share.
+func newBuilder(f *config.File, o Options) (*builder, error) {
 	now, err := clock(f.Unsafe.ClockOffset)
 	if err != nil {
 		return nil, err
@@ -123,6 +123,15 @@ func New(f *config.File, o Options) (*Program, error) {
 	}
 	b.program.Lasting, b.program.poller = b.lasting, o.Poller
 	if err := b.logLists(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// New builds everything that f says, and binds nothing.
+func New(f *config.File, o Options) (*Program, error) {
+	b, err := newBuilder(f, o)
+	if err != nil {
 		return nil, err
 	}
 	for i := range f.Listeners {

@@ -53,12 +53,23 @@ func (v *flagValue) String() string {
 	return strings.Join(v.given, ",")
 }
 
-// NewFlags registers the flags of `proxy`, or with run those few of the
-// process that stand above a file.
-func NewFlags(fs *pflag.FlagSet, run bool) *Flags {
+// Every takes all keys that have a flag: those of `proxy`.
+func Every(Key) bool { return true }
+
+// OfProcess takes those few that stand above a file: those of `run`.
+func OfProcess(k Key) bool { return k.In == "file" }
+
+// OfServer takes what a connection to a server goes by: those of `probe`.
+func OfServer(k Key) bool {
+	top, _, _ := strings.Cut(k.Path, ".")
+	return top == "to" || k.Path == "unsafe.no_verify" || k.In == "file" && top != "log"
+}
+
+// NewFlags registers the flags of the keys that which takes.
+func NewFlags(fs *pflag.FlagSet, which func(Key) bool) *Flags {
 	f := &Flags{}
 	for _, k := range Keys() {
-		if k.Flag == "" || run && k.In != "file" {
+		if k.Flag == "" || !which(k) {
 			continue
 		}
 		v := &flagValue{Key: k}

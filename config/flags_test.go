@@ -141,7 +141,7 @@ func same(t *testing.T, args []string, file map[string]any) {
 	t.Helper()
 	o := config.Options{}
 	fs := pflag.NewFlagSet("proxy", pflag.ContinueOnError)
-	flags := config.NewFlags(fs, false)
+	flags := config.NewFlags(fs, config.Every)
 	if err := fs.Parse(args); err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func TestRunFlags(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, "s.yaml", "log: {format: text, level: warn}\nlisteners:\n  - {from: \"tls://:1\", action: reject}\n")
 	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
-	flags := config.NewFlags(fs, true)
+	flags := config.NewFlags(fs, config.OfProcess)
 	if err := fs.Parse([]string{"--log-format=json", "--resolve", "a.example:443:::1", "--unsafe-clock-offset=1d"}); err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func FuzzPrint(f *testing.F) {
 	f.Fuzz(func(t *testing.T, cert, dir string) {
 		args := []string{"tls://:443", "tls://10.0.0.1:443", "--cert=" + cert, "--state-dir=" + dir, "--client-ca=ca.pem", "--allow-cn=" + dir}
 		fs := pflag.NewFlagSet("proxy", pflag.ContinueOnError)
-		flags := config.NewFlags(fs, false)
+		flags := config.NewFlags(fs, config.Every)
 		if err := fs.Parse(args); err != nil {
 			t.Fatal(err)
 		}

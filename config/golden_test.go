@@ -124,7 +124,7 @@ func outcome(name, data string) string {
 // proxy does what the command does with its arguments.
 func proxy(args []string, o config.Options) (*config.File, error) {
 	fs := pflag.NewFlagSet("proxy", pflag.ContinueOnError)
-	flags := config.NewFlags(fs, false)
+	flags := config.NewFlags(fs, config.Every)
 	for i := range args {
 		args[i] = strings.Trim(args[i], "'")
 	}

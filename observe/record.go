@@ -130,7 +130,7 @@ func (a *attrs) took(key string, d time.Duration) {
 
 func (a *attrs) session(side string, s flow.Session) {
 	a.text(side+"_version", wire.VersionName(s.Version))
-	a.text(side+"_cipher", suiteName(s.Suite))
+	a.text(side+"_cipher", SuiteName(s.Suite))
 	if s.Group != 0 {
 		a.text(side+"_group", tls.CurveID(s.Group).String())
 	}

@@ -16,8 +16,8 @@ var dtlsSuites = map[uint16]string{
 	0xccac: "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256",
 }
 
-// suiteName is IANA's name, or the number of a suite that has none here.
-func suiteName(id uint16) string {
+// SuiteName is IANA's name, or the number of a suite that has none here.
+func SuiteName(id uint16) string {
 	if name, ok := dtlsSuites[id]; ok {
 		return name
 	}

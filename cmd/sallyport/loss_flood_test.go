@@ -93,8 +93,8 @@ func (s *spoofer) hear() {
 	}
 }
 
-// probe has n clients make a handshake and talk, some at once, and gives how many did.
-func probe(t testing.TB, addr string, n int) int {
+// probing has n clients make a handshake and talk, some at once, and gives how many did.
+func probing(t testing.TB, addr string, n int) int {
 	t.Helper()
 	var good atomic.Int64
 	var work sync.WaitGroup
@@ -106,7 +106,7 @@ func probe(t testing.TB, addr string, n int) int {
 			ctx, cancel := context.WithTimeout(t.Context(), testnet.Patience)
 			defer cancel()
 			if _, err := byDatagrams(ctx, addr, i); err != nil {
-				t.Logf("probe %d: %v", i, err)
+				t.Logf("probing %d: %v", i, err)
 				return
 			}
 			good.Add(1)
@@ -168,7 +168,7 @@ func TestFloodOfSpoofedHellos(t *testing.T) {
 	talking.Go(func() { keepTalking(t, talker, silence) })
 	// What the probes alone make it take is no cost of the flood.
 	warm := near()
-	if n := probe(t, warm.Addr(""), probes); n != probes {
+	if n := probing(t, warm.Addr(""), probes); n != probes {
 		t.Fatalf("%d of %d probes succeed without any flood", n, probes)
 	}
 	endAtOnce(warm)
@@ -181,7 +181,7 @@ func TestFloodOfSpoofedHellos(t *testing.T) {
 	begin := time.Now()
 	go func() { over <- s.flood(enough, stop) }()
 	client := near()
-	good := probe(t, client.Addr(""), probes)
+	good := probing(t, client.Addr(""), probes)
 	close(stop)
 	if err := <-over; err != nil {
 		t.Fatal(err)

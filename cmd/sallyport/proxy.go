@@ -31,7 +31,7 @@ the file that says the same.`,
   sallyport proxy dtls://:5684 udp://127.0.0.1:5683 --psk devices.psk`,
 		Args: ends,
 	}
-	flags := config.NewFlags(cmd.Flags(), false)
+	flags := config.NewFlags(cmd.Flags(), config.Every)
 	completeValues(cmd)
 	print := cmd.Flags().Bool("print-config", false, "write the equivalent file to standard output and end")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -79,7 +79,7 @@ file. Where anything is wrong, what ran before goes on.`,
 		Args: noFile,
 	}
 	path := fileFlag(cmd)
-	flags := config.NewFlags(cmd.Flags(), true)
+	flags := config.NewFlags(cmd.Flags(), config.OfProcess)
 	completeValues(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return serve(cmd.Context(), func() (*config.File, error) {

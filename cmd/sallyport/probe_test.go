@@ -1,0 +1,135 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sallyport/internal/testnet"
+	"sallyport/tool/probe"
+)
+
+// probeJSON runs sallyport probe and gives its reports, and whether it was content.
+func probeJSON(t *testing.T, args ...string) (reports []probe.Report, good bool) {
+	t.Helper()
+	cmd := exec.Command(testnet.Binary(t), append([]string{"probe", "--json"}, args...)...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	for d := json.NewDecoder(strings.NewReader(string(out))); d.More(); {
+		var r probe.Report
+		if err := d.Decode(&r); err != nil {
+			t.Fatalf("%v\n%s\n%s", err, out, stderr.String())
+		}
+		reports = append(reports, r)
+	}
+	if len(reports) == 0 {
+		t.Fatalf("no report: %v\n%s", err, stderr.String())
+	}
+	return reports, err == nil
+}
+
+func taken(tries []probe.Try) string {
+	var names []string
+	for _, t := range tries {
+		if t.OK {
+			names = append(names, t.Name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	s := newStock(t)
+	d := s.sServer(t, s.ecdsa, "-max_protocol", "TLSv1.2", "-min_protocol", "TLSv1.1", "-groups", "P-384:P-256:X25519", "-alpn", "h2")
+	reports, good := probeJSON(t, "tls://"+d.addr, "--to-ca", s.anchors)
+	r := reports[0]
+	if !good || len(reports) != 1 || r.Server != d.addr || !r.Routes[0].Passes || !r.Verdicts[0].Passes || r.Verdicts[0].By != "pkix" {
+		t.Errorf("%+v", r)
+	}
+	if v, g := taken(r.Versions), taken(r.Groups); v != "TLS 1.2 TLS 1.1" || g != "X25519 P-256" {
+		t.Errorf("versions %q, groups %q", v, g)
+	}
+	if r.Agreed == nil || r.Agreed.Version != "TLS 1.2" || r.Agreed.ALPN != "h2" || !strings.Contains(r.Agreed.Cipher, "ECDHE_ECDSA") {
+		t.Errorf("agreed: %+v", r.Agreed)
+	}
+	c := r.Chain[0]
+	want := strings.TrimSpace(mustExecute(t, "", "openssl", "x509", "-in", s.ecdsa, "-noout", "-enddate", "-dateopt", "iso_8601"))
+	if c.Key != "ECDSA P-256" || !slices.Contains(c.Names, "127.0.0.1") || "notAfter="+c.NotAfter.Format("2006-01-02 15:04:05Z") != want {
+		t.Errorf("the certificate %+v, want %s", c, want)
+	}
+}
+
+// What is wrong has its reason twice: by the verifier alone, and by the route.
+func TestProbeOfAServerThatIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newStock(t)
+	d := s.sServer(t, s.ecdsa)
+	reports, good := probeJSON(t, "tls://"+d.addr, "--to-ca", s.anchors, "--to-name", "nobody.test")
+	r := reports[0]
+	if good || r.Failed != "" || r.Verdicts[0].Reason != "name_mismatch" || r.Routes[0].Reason != "name_mismatch" || taken(r.Versions) == "" {
+		t.Errorf("%+v", r)
+	}
+	nobody := freeAddr(t)
+	reports, good = probeJSON(t, "tls://"+nobody)
+	if r := reports[0]; good || r.Reason != "dial_refused" || r.Chain != nil || r.Versions != nil {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestProbeByAFile(t *testing.T) {
+	t.Parallel()
+	s := newStock(t)
+	one, other := s.sServer(t, s.ecdsa), s.sServer(t, s.ecdsa)
+	file := filepath.Join(t.TempDir(), "sallyport.yaml")
+	text := fmt.Sprintf(`
+defaults: {to: {ca: %q}}
+listeners:
+  - {from: "tcp://127.0.0.1:0", name: good, to: "tls://%s"}
+  - {from: "tcp://127.0.0.1:0", name: bad, to: {addr: "tls://%s", name: nobody.test}}
+  - {from: "tcp://127.0.0.1:0", name: plain, to: "tcp://127.0.0.1:1"}
+  - {from: "tcp://127.0.0.1:0", name: more, to: "tls://%s"}
+`, s.anchors, one.addr, one.addr, other.addr)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reports, good := probeJSON(t, "-c", file)
+	if good || len(reports) != 2 || len(reports[0].Routes) != 2 || !reports[0].Routes[0].Passes || reports[0].Routes[1].Reason != "name_mismatch" {
+		t.Errorf("%+v", reports)
+	}
+	reports, good = probeJSON(t, "-c", file, "tls://"+other.addr)
+	if !good || len(reports) != 1 || reports[0].Routes[0].By != "more" {
+		t.Errorf("%+v", reports)
+	}
+	for args, want := range map[string]string{
+		"-c " + file + " tls://127.0.0.1:1":        "there is no such server",
+		"-c " + file + " --to-name a.test":         "what the file says",
+		"tcp://127.0.0.1:1":                        "no TLS server",
+		"":                                         "TO is missing",
+		"tls://127.0.0.1:1 --to-psk " + s.anchors:  "TLS is spoken with the server",
+		"dtls://127.0.0.1:1 --to-psk " + s.anchors: "show none",
+	} {
+		out, err := execute(t, "", testnet.Binary(t), append([]string{"probe"}, strings.Fields(args)...)...)
+		if err == nil || !strings.Contains(out, want) {
+			t.Errorf("probe %s: %v\n%s", args, err, out)
+		}
+	}
+}
+
+func TestProbeDTLS(t *testing.T) {
+	t.Parallel()
+	c := newCoap(t)
+	_, secure := c.server(t, "openssl", "-c", c.site, "-j", keyOf(c.site), "-n")
+	out, err := execute(t, "", testnet.Binary(t), "probe", "dtls://"+secure, "--to-ca", c.anchors, "--to-name", "coap.test")
+	for _, want := range []string{"versions    DTLS 1.2\n", "pkix passes", "route ", "DTLS 1.2, TLS_ECDHE_"} {
+		if err != nil || !strings.Contains(out, want) {
+			t.Fatalf("%v, without %q:\n%s", err, want, out)
+		}
+	}
+}
