@@ -108,10 +108,10 @@ listeners:
 		t.Errorf("%+v", reports)
 	}
 	for args, want := range map[string]string{
-		"-c " + file + " tls://127.0.0.1:1":        "there is no such server",
-		"-c " + file + " --to-name a.test":         "what the file says",
-		"tcp://127.0.0.1:1":                        "no TLS server",
-		"":                                         "TO is missing",
+		"-c " + file + " tls://127.0.0.1:1": "there is no such server",
+		"-c " + file + " --to-name a.test":  "what the file says",
+		"tcp://127.0.0.1:1":                 "no TLS server",
+		"":                                  "TO is missing",
 		"tls://127.0.0.1:1 --to-psk " + s.anchors:  "TLS is spoken with the server",
 		"dtls://127.0.0.1:1 --to-psk " + s.anchors: "show none",
 	} {
