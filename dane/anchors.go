@@ -62,7 +62,7 @@ func bareAnchors(spki []byte, chain []*x509.Certificate) []*x509.Certificate {
 		anchor := &x509.Certificate{
 			Raw: id[:], RawSubject: c.RawIssuer, RawIssuer: c.RawIssuer, Subject: c.Issuer, Issuer: c.Issuer,
 			RawSubjectPublicKeyInfo: spki, PublicKey: key, PublicKeyAlgorithm: algorithm(key),
-			Version: 3, SerialNumber: new(big.Int), BasicConstraintsValid: true, IsCA: true,
+			Version: 3, SerialNumber: new(big.Int), BasicConstraintsValid: true, IsCA: true, MaxPathLen: -1,
 			NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<37, 0),
 		}
 		if c.CheckSignatureFrom(anchor) == nil {

@@ -76,6 +76,10 @@ const (
 	CTMissing          Reason = "ct_missing"
 	CTInvalid          Reason = "ct_invalid"
 	CTTooFew           Reason = "ct_too_few"
+	DANEAbsent         Reason = "dane_absent"
+	DANEInsecure       Reason = "dane_insecure"
+	DANEMismatch       Reason = "dane_mismatch"
+	DANEBogus          Reason = "dane_bogus"
 	ALPNMismatch       Reason = "alpn_mismatch"
 	ServerTruncated    Reason = "server_truncated"
 	ServerReset        Reason = "server_reset"
@@ -90,6 +94,7 @@ const (
 
 	// Ours.
 	NoCredential Reason = "no_credential"
+	DANELookup   Reason = "dane_lookup"
 	CTNoList     Reason = "ct_no_list"
 	Internal     Reason = "internal_error"
 	Panic        Reason = "panic"
@@ -158,6 +163,10 @@ var reasons = map[Reason]struct {
 	CTMissing:          {FaultServer, alertInternalError, "the server shows no signed certificate timestamp, and to.ct requires them"},
 	CTInvalid:          {FaultServer, alertInternalError, "too few of the server's signed certificate timestamps count; the error says what is wrong with which"},
 	CTTooFew:           {FaultServer, alertInternalError, "the server's signed certificate timestamps are good, and of too few logs or operators"},
+	DANEAbsent:         {FaultServer, alertInternalError, "the server's name has no TLSA record that can be used, and to.dane requires one"},
+	DANEInsecure:       {FaultServer, alertInternalError, "the zone of the server's name is not signed (DNSSEC), and to.dane requires TLSA records"},
+	DANEMismatch:       {FaultServer, alertInternalError, "the server's certificate matches none of its TLSA records"},
+	DANEBogus:          {FaultServer, alertInternalError, "the signatures (DNSSEC) over the server's name or its TLSA records are wrong"},
 	ALPNMismatch:       {FaultServer, alertInternalError, "the server did not choose the protocol that the client was given"},
 	ServerTruncated:    {FaultServer, alertNone, "the server's stream ended without close_notify"},
 	ServerReset:        {FaultServer, alertNone, "the server reset its connection"},
@@ -170,6 +179,7 @@ var reasons = map[Reason]struct {
 	Drained:       {FaultNone, alertNone, "the process ended, and timeouts.drain had passed"},
 
 	NoCredential: {FaultOurs, alertInternalError, "we have no certificate or key for this handshake"},
+	DANELookup:   {FaultOurs, alertInternalError, "the server's TLSA records could not be looked up; the error says what the resolver did"},
 	CTNoList:     {FaultOurs, alertInternalError, "to.ct requires certificate transparency, and no list of logs of ct_log_list could be had"},
 	Internal:     {FaultOurs, alertInternalError, "an error of ours; the error says which"},
 	Panic:        {FaultOurs, alertInternalError, "a fault in sallyport ended this flow; please report the stack in the log"},

@@ -25,8 +25,15 @@ const (
 	CTInvalid   Reason = "ct_invalid" // too few count, others being bad
 	CTTooFew    Reason = "ct_too_few"
 	CTNoList    Reason = "ct_no_list"
-	NotAllowed  Reason = "not_allowed" // a good certificate that no access rule takes
-	Missing     Reason = "missing"     // no certificate at all
+
+	DANEAbsent   Reason = "dane_absent"   // for sure none that can be used
+	DANEInsecure Reason = "dane_insecure" // the zone is not signed
+	DANEMismatch Reason = "dane_mismatch"
+	DANEBogus    Reason = "dane_bogus"
+	DANELookup   Reason = "dane_lookup" // no answer
+
+	NotAllowed Reason = "not_allowed" // a good certificate that no access rule takes
+	Missing    Reason = "missing"     // no certificate at all
 )
 
 // Error is a refusal.

@@ -116,17 +116,21 @@ type Verifier interface {
 var ErrNotApplicable = errors.New("this way to authenticate does not apply")
 
 // Either asks then only where first does not apply; anything else that first
-// says is final.
+// says is final. Why it does not is noted with the identity.
 func Either(first, then Authenticator) Authenticator { return either{first, then} }
 
 type either struct{ first, then Authenticator }
 
 func (e either) Authenticate(ctx context.Context, p *Presented) (*Identity, error) {
 	id, err := e.first.Authenticate(ctx, p)
-	if errors.Is(err, ErrNotApplicable) {
-		return e.then.Authenticate(ctx, p)
+	if !errors.Is(err, ErrNotApplicable) {
+		return id, err
 	}
-	return id, err
+	id, second := e.then.Authenticate(ctx, p)
+	if why, ok := errors.AsType[*Error](err); ok && id != nil {
+		id.Note(why.Reason, "%s", why)
+	}
+	return id, second
 }
 
 // With verifies by a, then by all of checks at once. Where several refuse, the
