@@ -73,6 +73,8 @@ const (
 	WeakSignature      Reason = "weak_sig"
 	KeyUsage           Reason = "key_usage"
 	PinMismatch        Reason = "pin_mismatch"
+	CADistrusted       Reason = "ca_distrusted"
+	OwnCAUpstream      Reason = "own_ca_upstream"
 	CTMissing          Reason = "ct_missing"
 	CTInvalid          Reason = "ct_invalid"
 	CTTooFew           Reason = "ct_too_few"
@@ -160,6 +162,8 @@ var reasons = map[Reason]struct {
 	WeakSignature:      {FaultServer, alertInternalError, "a signature in the server's chain is below the floor of to.profile"},
 	KeyUsage:           {FaultServer, alertInternalError, "the server's certificate must not be used to authenticate a TLS server"},
 	PinMismatch:        {FaultServer, alertInternalError, "the server's key is none of to.pin"},
+	CADistrusted:       {FaultServer, alertInternalError, "the server's chain has a key that is known to be in the wrong hands"},
+	OwnCAUpstream:      {FaultServer, alertInternalError, "the server shows a certificate of our own minting CA"},
 	CTMissing:          {FaultServer, alertInternalError, "the server shows no signed certificate timestamp, and to.ct requires them"},
 	CTInvalid:          {FaultServer, alertInternalError, "too few of the server's signed certificate timestamps count; the error says what is wrong with which"},
 	CTTooFew:           {FaultServer, alertInternalError, "the server's signed certificate timestamps are good, and of too few logs or operators"},

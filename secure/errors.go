@@ -23,16 +23,19 @@ import (
 type role struct {
 	peer                                                    string
 	notTLS, gone, timeout, handshake, alert, leaf, protocol flow.Reason
+	texts                                                   []told
 }
 
 var (
 	inbound = role{
 		peer: "client", notTLS: flow.NotTLS, gone: flow.ClientGone, timeout: flow.ClientTimeout, handshake: flow.ClientHandshake,
 		alert: flow.ClientAlert, leaf: flow.ClientRejectedLeaf, protocol: flow.ClientProtocol,
+		texts: clientTexts,
 	}
 	outbound = role{
 		peer: "server", notTLS: flow.ServerNotTLS, gone: flow.ServerGone, timeout: flow.ServerTimeout, handshake: flow.ServerHandshake,
 		alert: flow.ServerAlert, leaf: flow.ServerRejectedCert, protocol: flow.ServerProtocol,
+		texts: serverTexts,
 	}
 )
 
@@ -59,25 +62,40 @@ func (r *role) handshakeError(err error, u *under) error {
 	if alert, ok := remoteAlert(err); ok {
 		return r.alertError(alert)
 	}
-	for text, reason := range handshakeTexts {
-		if r == &inbound && strings.Contains(err.Error(), text) {
-			return flow.Fail(reason, "TLS handshake with the client: %w", err)
+	for _, known := range r.texts {
+		if strings.Contains(err.Error(), known.text) {
+			return flow.Fail(known.reason, "TLS handshake with the %s: %w", r.peer, err)
 		}
 	}
 	return flow.Fail(r.handshake, "TLS handshake with the %s: %w", r.peer, err)
 }
 
-// handshakeTexts tells apart errors that crypto/tls gives as text alone. Tests
-// against real clients fail where a newer Go words them otherwise.
-var handshakeTexts = map[string]flow.Reason{
-	"client didn't provide a certificate":                                flow.ClientCertMissing,
-	"no cipher suite supported by both client and server":                flow.NoSharedCipher,
-	"no key exchanges supported by both client and server":               flow.NoSharedCipher,
-	"no ECDHE curve supported by both client and server":                 flow.NoSharedCipher,
-	"peer doesn't support any of the certificate's signature algorithms": flow.NoSharedCipher,
-	"client offered only unsupported versions":                           flow.VersionUnsupported,
-	"client requested unsupported application protocols":                 flow.NoApplicationProto,
-	"client using inappropriate protocol fallback":                       flow.VersionUnsupported,
+// told is an error that crypto/tls gives as text alone. Tests against real peers
+// fail where a newer Go words one otherwise.
+type told struct {
+	text   string
+	reason flow.Reason
+}
+
+var clientTexts = []told{
+	{"client didn't provide a certificate", flow.ClientCertMissing},
+	{"no cipher suite supported by both client and server", flow.NoSharedCipher},
+	{"no key exchanges supported by both client and server", flow.NoSharedCipher},
+	{"no ECDHE curve supported by both client and server", flow.NoSharedCipher},
+	{"peer doesn't support any of the certificate's signature algorithms", flow.NoSharedCipher},
+	{"client offered only unsupported versions", flow.VersionUnsupported},
+	{"client requested unsupported application protocols", flow.NoApplicationProto},
+	{"client using inappropriate protocol fallback", flow.VersionUnsupported},
+}
+
+// serverTexts are about certificates that crypto/tls refuses before anybody else
+// sees them.
+var serverTexts = []told{
+	{"x509: unsupported elliptic curve", flow.WeakKey},
+	{"server sent certificate containing RSA key larger than", flow.WeakKey},
+	{"server's certificate contains an unsupported type of public key", flow.WeakKey},
+	{"failed to parse certificate from server", flow.CertInvalid},
+	{"exceeds maximum of 262144 bytes", flow.CertInvalid}, // maxHandshakeCertificateMsg
 }
 
 // alertError says what the peer's alert means. Those about a certificate speak

@@ -21,6 +21,8 @@ const (
 	WeakSig     Reason = "weak_sig"
 	KeyUsage    Reason = "key_usage"
 	PinWrong    Reason = "pin_mismatch"
+	Distrusted  Reason = "ca_distrusted"
+	OwnCA       Reason = "own_ca_upstream"
 	CTMissing   Reason = "ct_missing" // no SCT at all
 	CTInvalid   Reason = "ct_invalid" // too few count, others being bad
 	CTTooFew    Reason = "ct_too_few"

@@ -18,8 +18,9 @@ const (
 // by its name (RFC 9525). The zero value trusts nobody.
 type PKIX struct {
 	Anchors *Anchors
-	From    string  // where the anchors are configured, for the texts: to.ca
-	Profile Profile // anything but WebPKI and Private is Strict
+	From    string     // where the anchors are configured, for the texts: to.ca
+	Profile Profile    // anything but WebPKI and Private is Strict
+	Own     [][32]byte // keys of CAs that we mint with, by the SHA-256 of their SubjectPublicKeyInfo
 }
 
 // String is the name for [Identity.By].
@@ -53,24 +54,46 @@ func (k PKIX) Authenticate(_ context.Context, p *Presented) (*Identity, error) {
 			return nil, k.explain(p, err)
 		}
 	}
-	var (
-		good  [][]*x509.Certificate
-		first error
-	)
-	for _, chain := range chains {
-		if err := k.Profile.judge(p, chain); err == nil {
-			good = append(good, chain)
-		} else if first == nil {
-			first = err
-		}
-	}
-	if len(good) == 0 {
-		return nil, first
+	good, notes, err := k.judge(p, chains)
+	if err != nil {
+		return nil, err
 	}
 	if !known && keeps {
 		k.Anchors.paths.keep(key, chains)
 	}
-	return identify(k.String(), leaf, good, true), nil
+	id := identify(k.String(), leaf, good, true)
+	id.notes.list = notes
+	return id, nil
+}
+
+// judge gives the paths that pass, and what there is to note of the first. Where
+// none does, it is the first's fault that is heard.
+func (k PKIX) judge(p *Presented, chains [][]*x509.Certificate) (good [][]*x509.Certificate, notes []Note, first error) {
+	for _, chain := range chains {
+		f := findings{profile: k.Profile}
+		err := k.trusted(chain)
+		if err == nil {
+			err = floors(p, chain)
+		}
+		if err == nil {
+			if f.judgePolicy(p, chain); f.refusal != nil {
+				err = f.refusal
+			}
+		}
+		switch {
+		case err != nil && first == nil:
+			first = err
+		case err == nil:
+			if good == nil {
+				notes = f.notes[:min(len(f.notes), maxNotes)]
+			}
+			good = append(good, chain)
+		}
+	}
+	if len(good) > 0 {
+		first = nil
+	}
+	return good, notes, first
 }
 
 func (k PKIX) options(p *Presented) x509.VerifyOptions {

@@ -9,21 +9,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
-	"slices"
-	"time"
 )
 
-// Profile is a set of floors under what crypto/x509 takes:
-//
-//	                                        private         webpki   strict
-//	RSA from 2048 to 8192 bits, e >= 65537  yes             yes      yes
-//	P-256, P-384, P-521, Ed25519 alone      yes             yes      yes
-//	SHA-256 or better below the anchor      yes             yes      yes
-//	keyUsage, where it is there             yes             yes      yes
-//	extKeyUsage must be there and explicit  no              yes      yes
-//	the leaf may be a CA                    as the anchor   no       no
-//	the anchor may be X.509v1               yes             yes      no
-//	a leaf valid for more than 398 days     yes             yes      no
+// Profile is a set of floors under what crypto/x509 takes. These hold in each:
+// RSA from 2048 to 8192 bits with an exponent from 65537, P-256, P-384, P-521 and
+// Ed25519 alone, SHA-256 or better below the anchor, keyUsage where it is there.
+// In the rest they differ, see [policy].
 type Profile string
 
 const (
@@ -38,9 +29,8 @@ const (
 	minE   = 65537
 )
 
-// judge holds one path against the profile.
-func (f Profile) judge(p *Presented, chain []*x509.Certificate) error {
-	leaf, anchor := chain[0], chain[len(chain)-1]
+// floors holds one path against what every profile asks for.
+func floors(p *Presented, chain []*x509.Certificate) error {
 	for i, c := range chain {
 		if err := keyFloor(c); err != nil {
 			return err
@@ -57,32 +47,7 @@ func (f Profile) judge(p *Presented, chain []*x509.Certificate) error {
 			return fail(KeyUsage, "the %s may not sign certificates: its keyUsage lacks keyCertSign", describe(c))
 		}
 	}
-	if err := leafUsage(p, leaf); err != nil {
-		return err
-	}
-	if leaf.IsCA && (f != Private || len(chain) > 1) {
-		return fail(Invalid, "the %s is that of a CA, not of a %s", describe(leaf), p.Role)
-	}
-	if f == Private {
-		return nil
-	}
-	usage, word := x509.ExtKeyUsageServerAuth, "serverAuth"
-	if p.Role == Client {
-		usage, word = x509.ExtKeyUsageClientAuth, "clientAuth"
-	}
-	if !slices.Contains(leaf.ExtKeyUsage, usage) {
-		return fail(KeyUsage, "the %s does not name %s in its extKeyUsage; profile: private takes it", describe(leaf), word)
-	}
-	if f == WebPKI {
-		return nil
-	}
-	if anchor.Version < 3 {
-		return fail(Invalid, "the trust anchor %s is an X.509v%d certificate", subject(anchor), anchor.Version)
-	}
-	if d := leaf.NotAfter.Sub(leaf.NotBefore); d > 398*24*time.Hour {
-		return fail(Invalid, "the %s is valid for %d days; strict takes at most 398", describe(leaf), int(d.Hours()/24))
-	}
-	return nil
+	return leafUsage(p, chain[0])
 }
 
 // leafUsage is RFC 5280, section 4.2.1.3: TLS has the leaf's key sign, except

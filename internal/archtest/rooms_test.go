@@ -41,6 +41,7 @@ tool/*             *
 cmd/sallyport      *
 bench
 internal/ca
+internal/testca
 internal/testdns
 internal/testnet
 internal/archtest
@@ -52,6 +53,7 @@ internal/archtest
 var testOnly = map[string][]string{
 	"bench":             nil,
 	"internal/ca":       {"tool/demo"},
+	"internal/testca":   nil,
 	"internal/testdns":  nil,
 	"internal/testnet":  nil,
 	"internal/archtest": nil,
@@ -67,7 +69,7 @@ var owners = map[string][]string{
 	"github.com/coreos/go-systemd/v22": {"transport", "cmd/sallyport"},
 	"golang.org/x/sys":                 {"transport", "posture", "proxy", "bench"},
 	"golang.org/x/crypto":              {"wire", "record", "secure", "ct"},
-	"golang.org/x/net":                 {"name"}, // idna
+	"golang.org/x/net":                 {"name"}, // idna, publicsuffix
 	"github.com/pion/dtls/v3":          {"secure", "bench"},
 	"github.com/pion/logging":          {"secure"}, // which pion/dtls asks for one of
 	"github.com/rogpeppe/go-internal":  nil,
