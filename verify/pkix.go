@@ -9,7 +9,7 @@ import (
 
 // Bounds on what a stranger may have us look at; no honest chain comes near.
 const (
-	maxPresented = 32        // certificates
+	maxPresented = 40        // certificates; Netflix's BetterTLS has cases of 36
 	maxBytes     = 256 << 10 // of all of them; crypto/tls reads no longer message
 	maxNames     = 4096      // subjectAltNames of a leaf
 )

@@ -47,6 +47,9 @@ func floors(p *Presented, chain []*x509.Certificate) error {
 			return fail(KeyUsage, "the %s may not sign certificates: its keyUsage lacks keyCertSign", describe(c))
 		}
 	}
+	if err := constrain(chain); err != nil {
+		return err
+	}
 	return leafUsage(p, chain[0])
 }
 

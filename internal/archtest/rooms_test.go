@@ -72,6 +72,7 @@ var owners = map[string][]string{
 	"golang.org/x/net":                 {"name"}, // idna, publicsuffix
 	"github.com/pion/dtls/v3":          {"secure", "bench"},
 	"github.com/pion/logging":          {"secure"}, // which pion/dtls asks for one of
+	"github.com/Netflix/bettertls":     nil,
 	"github.com/rogpeppe/go-internal":  nil,
 	"go.uber.org/goleak":               nil,
 }

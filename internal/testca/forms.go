@@ -123,10 +123,10 @@ func sizeCases() []Case {
 			i := m.root.Intermediate(tmpl(func(c *x509.Certificate) { c.ExcludedDNSDomains = hosts(4096)[1:] }))
 			m.send(i.Leaf(good, tmpl(func(c *x509.Certificate) { c.DNSNames = append([]string{"good.test"}, hosts(4000)[1:]...) })))
 		}},
-		{"IC-38", "thirty intermediates of one name", all(unknownCA), nil, func(m *Made) {
+		{"IC-38", "forty certificates of one name", all(unknownCA), nil, func(m *Made) {
 			top := m.other.Intermediate(ca.CN("same"))
 			m.send(top.Leaf(good))
-			for len(m.Chain) < 32 {
+			for len(m.Chain) < 40 {
 				top = top.Intermediate(ca.CN("same"))
 				m.Chain = append(m.Chain, top.Cert.Raw)
 			}

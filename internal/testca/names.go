@@ -119,6 +119,18 @@ func constraintCases() []Case {
 		{"IC-17", "URIs", all(invalid), nil, within([]string{"good.test", "spiffe://good.test/a"}, func(c *x509.Certificate) {
 			c.PermittedURIDomains = []string{"example"}
 		})},
+		{"IC-17", "a mailbox at a host below the one permitted", all(invalid), nil, within([]string{"good.test", "me@a.good.test"}, func(c *x509.Certificate) {
+			c.PermittedEmailAddresses = []string{"good.test"}
+		})},
+		{"IC-17", "mailboxes, met", all(pass), nil, within([]string{"good.test", "me@good.test", "you@a.other.test", "root@one.test"}, func(c *x509.Certificate) {
+			c.PermittedEmailAddresses = []string{"GOOD.test", ".other.test", "root@one.test"}
+		})},
+		{"IC-17", "a URI at a host below the one permitted", all(invalid), nil, within([]string{"good.test", "spiffe://a.good.test/a"}, func(c *x509.Certificate) {
+			c.PermittedURIDomains = []string{"good.test"}
+		})},
+		{"IC-17", "URIs, met", all(pass), nil, within([]string{"good.test", "spiffe://good.test/a", "https://a.other.test/"}, func(c *x509.Certificate) {
+			c.PermittedURIDomains = []string{"good.test", ".other.test"}
+		})},
 		{"IC-17", "directory names, critical", all(invalid), nil, constrain(func(c *x509.Certificate) {
 			// permitted: a directoryName with an empty sequence, which x509 cannot judge.
 			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Critical: true,
