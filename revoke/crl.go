@@ -1,0 +1,262 @@
+package revoke
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"sync"
+	"time"
+)
+
+// MaxCRL bounds a CRL. One of the web's largest has 10 MiB; 16 MiB are half a
+// million certificates, which cost some 150 MiB while they are read and 48 after.
+const MaxCRL = 16 << 20
+
+// CRL is a list of revoked certificates, indexed. It never changes, and says
+// nothing before its signature is checked, which [CRL.Judge] does once an issuer.
+type CRL struct {
+	list    *x509.RevocationList // without its entries
+	scope   scope
+	entries []revoked // by serial number
+
+	mu       sync.Mutex
+	verified map[[32]byte]error // by issuer
+}
+
+// revoked is one entry, small, since there are many.
+type revoked struct {
+	serial serial
+	reason int8
+	at     int64 // Unix time
+}
+
+// serial is the number's octets, to the right; of one with more than RFC 5280
+// allows, a hash.
+type serial [20]byte
+
+func serialOf(n *big.Int) (s serial) {
+	if b := n.Bytes(); len(b) <= len(s) && n.Sign() >= 0 {
+		copy(s[len(s)-len(b):], b)
+	} else {
+		sum := sha256.Sum256(append([]byte{byte(n.Sign())}, b...))
+		copy(s[:], sum[:])
+	}
+	return s
+}
+
+// Extensions of CRLs and of their entries (RFC 5280, sections 5.2 and 5.3).
+var (
+	oidCRLNumber  = asn1.ObjectIdentifier{2, 5, 29, 20}
+	oidReason     = asn1.ObjectIdentifier{2, 5, 29, 21}
+	oidDelta      = asn1.ObjectIdentifier{2, 5, 29, 27}
+	oidPoint      = asn1.ObjectIdentifier{2, 5, 29, 28}
+	oidCertIssuer = asn1.ObjectIdentifier{2, 5, 29, 29}
+	oidAuthority  = asn1.ObjectIdentifier{2, 5, 29, 35}
+)
+
+// ParseCRL reads one CRL, in DER or as a PEM block.
+func ParseCRL(data []byte) (*CRL, error) {
+	if len(data) > 2*MaxCRL {
+		return nil, fmt.Errorf("a CRL of %d bytes; at most %d are read", len(data), MaxCRL)
+	}
+	if b, rest := pem.Decode(data); b != nil {
+		if b.Type != "X509 CRL" {
+			return nil, fmt.Errorf("a PEM block of the type %.40q where an X509 CRL is expected", b.Type)
+		}
+		if more, _ := pem.Decode(rest); more != nil {
+			return nil, errors.New("several CRLs in one, where one is expected")
+		}
+		data = b.Bytes
+	}
+	if len(data) > MaxCRL {
+		return nil, fmt.Errorf("a CRL of %d bytes; at most %d are read", len(data), MaxCRL)
+	}
+	list, err := x509.ParseRevocationList(data)
+	if err != nil {
+		return nil, fmt.Errorf("no CRL: %w", err)
+	}
+	c := &CRL{list: list, verified: map[[32]byte]error{}}
+	if err := c.extensions(); err != nil {
+		return nil, err
+	}
+	c.entries = make([]revoked, 0, len(list.RevokedCertificateEntries))
+	for _, e := range list.RevokedCertificateEntries {
+		if slices.ContainsFunc(e.Extensions, func(x pkix.Extension) bool { return x.Id.Equal(oidCertIssuer) }) {
+			return nil, errIndirect
+		}
+		if err := critical(e.Extensions, "CRL", oidReason); err != nil {
+			return nil, err
+		}
+		c.entries = append(c.entries, revoked{serialOf(e.SerialNumber), int8(min(max(e.ReasonCode, -1), 127)), e.RevocationTime.Unix()})
+	}
+	slices.SortFunc(c.entries, func(a, b revoked) int { return bytes.Compare(a.serial[:], b.serial[:]) })
+	list.RevokedCertificateEntries, list.RevokedCertificates = nil, nil
+	return c, nil
+}
+
+var errIndirect = errors.New("an indirect CRL, with certificates of other CAs than its own, which is not supported: use the CRL of the CA itself")
+
+func (c *CRL) extensions() error {
+	for _, e := range c.list.Extensions {
+		switch {
+		case e.Id.Equal(oidDelta):
+			return errors.New("a delta CRL, which holds changes alone and is not supported: use the complete CRL")
+		case e.Id.Equal(oidPoint):
+			var err error
+			if c.scope, err = parseScope(e.Value); err != nil {
+				return err
+			}
+		}
+	}
+	return critical(c.list.Extensions, "CRL", oidCRLNumber, oidPoint, oidAuthority)
+}
+
+// size is about what c takes in memory.
+func (c *CRL) size() int { return len(c.list.Raw) + 32*len(c.entries) }
+
+// Len counts the entries.
+func (c *CRL) Len() int { return len(c.entries) }
+
+// Issuer is the name of who made it.
+func (c *CRL) Issuer() pkix.Name { return c.list.Issuer }
+
+// Next is when there will be a newer one at the latest; zero if it does not say.
+func (c *CRL) Next() time.Time { return c.list.NextUpdate }
+
+// By says whether c goes by the name of who issued cert.
+func (c *CRL) By(cert *x509.Certificate) bool { return bytes.Equal(c.list.RawIssuer, cert.RawIssuer) }
+
+// older says that c came before other from the same hand: its number is lower
+// (RFC 5280, section 5.2.3), or both have none and it is of an earlier time.
+func (c *CRL) older(other *CRL) bool {
+	if a, b := c.list.Number, other.list.Number; a != nil && b != nil {
+		return a.Cmp(b) < 0
+	}
+	return c.list.ThisUpdate.Before(other.list.ThisUpdate)
+}
+
+// Judge gives what c says of cert, which issuer issued, at now.
+func (c *CRL) Judge(cert, issuer *x509.Certificate, now time.Time) (*Answer, error) {
+	if !c.By(cert) {
+		return nil, fmt.Errorf("the CRL is of %.120q, the certificate of %.120q", c.list.Issuer.String(), cert.Issuer.String())
+	}
+	if err := c.signedBy(issuer); err != nil {
+		return nil, err
+	}
+	if err := current("CRL", c.list.ThisUpdate, c.list.NextUpdate, now); err != nil {
+		return nil, err
+	}
+	if err := c.scope.covers(cert); err != nil {
+		return nil, err
+	}
+	a := &Answer{This: c.list.ThisUpdate, Next: c.list.NextUpdate}
+	want := serialOf(cert.SerialNumber)
+	i, found := slices.BinarySearchFunc(c.entries, want, func(e revoked, s serial) int { return bytes.Compare(e.serial[:], s[:]) })
+	if found {
+		a.Revoked, a.At, a.Reason = true, time.Unix(c.entries[i].at, 0), Reason(c.entries[i].reason)
+	}
+	return a, nil
+}
+
+// maxIssuers bounds what a CRL remembers; a CA has one key, or two while it is
+// renewed.
+const maxIssuers = 16
+
+// signedBy checks the signature, which costs a hash over all of it, once.
+func (c *CRL) signedBy(issuer *x509.Certificate) error {
+	key := sha256.Sum256(issuer.Raw)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err, known := c.verified[key]; known {
+		return err
+	}
+	err := c.check(issuer)
+	if len(c.verified) >= maxIssuers {
+		clear(c.verified)
+	}
+	c.verified[key] = err
+	return err
+}
+
+func (c *CRL) check(issuer *x509.Certificate) error {
+	if !strong(c.list.SignatureAlgorithm) {
+		return fmt.Errorf("the CRL is signed with %s; SHA-256 or better is needed", c.list.SignatureAlgorithm)
+	}
+	if err := c.list.CheckSignatureFrom(issuer); err != nil {
+		return fmt.Errorf("the CRL was not signed by the CA of that name: %w", err)
+	}
+	return nil
+}
+
+// scope is which certificates a CRL is about (RFC 5280, section 5.2.5).
+type scope struct {
+	points        []string // URIs, one of which the certificate has to name; nil: any
+	users, others bool     // of leaves alone; of CAs alone
+}
+
+// issuingPoint is the IssuingDistributionPoint.
+type issuingPoint struct {
+	Point       asn1.RawValue  `asn1:"optional,tag:0"`
+	UsersOnly   bool           `asn1:"optional,tag:1"`
+	CAsOnly     bool           `asn1:"optional,tag:2"`
+	SomeReasons asn1.BitString `asn1:"optional,tag:3"`
+	Indirect    bool           `asn1:"optional,tag:4"`
+	Attributes  bool           `asn1:"optional,tag:5"`
+}
+
+func parseScope(der []byte) (s scope, err error) {
+	var p issuingPoint
+	if err := unmarshal(der, &p); err != nil {
+		return s, fmt.Errorf("the CRL's issuingDistributionPoint: %w", err)
+	}
+	switch {
+	case p.Indirect:
+		return s, errIndirect
+	case p.Attributes:
+		return s, errors.New("a CRL of attribute certificates, which no TLS peer has")
+	case p.SomeReasons.BitLength > 0:
+		return s, errors.New("a CRL for some reasons of revocation only, which is not supported: use the complete CRL")
+	}
+	s.users, s.others = p.UsersOnly, p.CAsOnly
+	if len(p.Point.FullBytes) == 0 {
+		return s, nil
+	}
+	var full asn1.RawValue // fullName [0]; a name relative to the issuer's is [1]
+	if err := unmarshal(p.Point.Bytes, &full); err != nil || full.Class != asn1.ClassContextSpecific || full.Tag != 0 {
+		return s, errors.New("a CRL whose distribution point is no full name, which is not supported")
+	}
+	s.points = []string{}
+	for rest := full.Bytes; len(rest) > 0; {
+		var name asn1.RawValue
+		if rest, err = asn1.Unmarshal(rest, &name); err != nil {
+			return s, fmt.Errorf("the CRL's issuingDistributionPoint: %w", err)
+		}
+		if name.Class == asn1.ClassContextSpecific && name.Tag == 6 {
+			s.points = append(s.points, string(name.Bytes))
+		}
+	}
+	return s, nil
+}
+
+// covers is RFC 5280, section 6.3.3 (b)(2). A CA may well have its certificates in
+// several CRLs: in the wrong one any of them is missing.
+func (s scope) covers(cert *x509.Certificate) error {
+	ca := cert.BasicConstraintsValid && cert.IsCA
+	switch {
+	case s.users && ca:
+		return errors.New("the CRL is about certificates of end entities alone, not of CAs")
+	case s.others && !ca:
+		return errors.New("the CRL is about certificates of CAs alone")
+	case s.points != nil && !slices.ContainsFunc(s.points, func(p string) bool { return slices.Contains(cert.CRLDistributionPoints, p) }):
+		return fmt.Errorf("the CRL is for certificates that name %.200q as distribution point, and this one does not", cmp.Or(s.points...))
+	}
+	return nil
+}
