@@ -13,6 +13,10 @@ import (
 // Options are what a configuration takes from around it.
 type Options struct {
 	Env func(string) string // os.Getenv; nil is an empty environment
+
+	// Seen is told of each file that is read, and of each pattern of `include`,
+	// also where that fails; nil: nobody is.
+	Seen func(path string)
 }
 
 // Load reads a file and those it includes.
@@ -27,11 +31,18 @@ func Parse(filename string, src []byte, o Options) (*File, error) {
 }
 
 func load(path string, over *node, o Options) (*File, error) {
+	o.seen(path)
 	src, err := readFile(path)
 	if err != nil {
 		return nil, err
 	}
 	return parse(path, src, over, o)
+}
+
+func (o Options) seen(path string) {
+	if o.Seen != nil {
+		o.Seen(path)
+	}
 }
 
 func readFile(path string) ([]byte, error) {
@@ -82,11 +93,12 @@ const shortest = `  listeners:
 type loader struct {
 	decoder
 	env  func(string) string
+	seen func(string)
 	file *File
 }
 
 func newLoader(o Options) *loader {
-	l := &loader{decoder: decoder{&report{}}, env: o.Env, file: &File{}}
+	l := &loader{decoder: decoder{&report{}}, env: o.Env, seen: o.seen, file: &File{}}
 	if l.env == nil {
 		l.env = func(string) string { return "" }
 	}
@@ -129,6 +141,7 @@ func (l *loader) include(top *node) []*node {
 	seen := map[string]bool{}
 	for _, item := range n.list {
 		pattern := beside(item.pos, item.text)
+		l.seen(pattern)
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			l.add(item.pos, "", "`%s` is no pattern for files: %s", printable(item.text), err)

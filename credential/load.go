@@ -179,6 +179,9 @@ func (l *loader) gather(location string) error {
 	return nil
 }
 
+// Extensions are those of the files in a folder that are looked at.
+var Extensions = []string{".pem", ".crt", ".cer", ".key"}
+
 func (l *loader) gatherFolder(dir string) error {
 	list, err := os.ReadDir(dir) // in the order of names
 	if err != nil {
@@ -187,7 +190,7 @@ func (l *loader) gatherFolder(dir string) error {
 	found := false
 	for _, e := range list {
 		name := filepath.Join(dir, e.Name())
-		if strings.HasPrefix(e.Name(), ".") || !slices.Contains([]string{".pem", ".crt", ".cer", ".key"}, filepath.Ext(name)) {
+		if strings.HasPrefix(e.Name(), ".") || !slices.Contains(Extensions, filepath.Ext(name)) {
 			continue
 		}
 		info, err := os.Stat(name) // behind a link
@@ -270,7 +273,7 @@ func (l *loader) lookBeside(s *source) {
 	if s.info == nil {
 		return
 	}
-	for _, name := range beside(s.name) {
+	for _, name := range Beside(s.name) {
 		f, err := l.read(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -286,7 +289,9 @@ func (l *loader) lookBeside(s *source) {
 	}
 }
 
-func beside(name string) []string {
+// Beside gives the files that may hold the key of the certificate in a file of that
+// name.
+func Beside(name string) []string {
 	dir, base := filepath.Split(name)
 	ext := filepath.Ext(base)
 	stem := strings.TrimSuffix(base, ext)
@@ -306,26 +311,38 @@ func beside(name string) []string {
 	return names
 }
 
+// ErrUnpaired is in the error about a certificate whose key is not where it is
+// looked for. Where one of two files has just been replaced, that is for a moment.
+var ErrUnpaired = errors.New("certificate and key do not fit")
+
+// unpaired leaves its text to who has more to say.
+type unpaired struct{ text string }
+
+func (u unpaired) Error() string     { return u.text }
+func (u unpaired) Is(err error) bool { return err == ErrUnpaired }
+
+func unpairedf(format string, args ...any) error { return unpaired{fmt.Sprintf(format, args...)} }
+
 func (l *loader) noKey(s *source) error {
 	leaf := s.certs[0]
 	if len(s.keys) > 0 {
-		return fmt.Errorf("%s: the key in this file is not that of its certificate for %s; %s", s.name, label(leaf), compare(s.name, s.name))
+		return unpairedf("%s: the key in this file is not that of its certificate for %s; %s", s.name, label(leaf), compare(s.name, s.name))
 	}
 	for _, h := range l.named {
 		if l.fitsNone(h) {
-			return fmt.Errorf("%s is not the key of %s (for %s): their public keys differ; %s", h.file.name, s.name, label(leaf), compare(s.name, h.file.name))
+			return unpairedf("%s is not the key of %s (for %s): their public keys differ; %s", h.file.name, s.name, label(leaf), compare(s.name, h.file.name))
 		}
 	}
 	for _, text := range s.looked {
 		if name, ok := strings.CutSuffix(text, " (the key of another certificate)"); ok {
-			return fmt.Errorf("%s is not the key of %s (for %s): their public keys differ; %s", name, s.name, label(leaf), compare(s.name, name))
+			return unpairedf("%s is not the key of %s (for %s): their public keys differ; %s", name, s.name, label(leaf), compare(s.name, name))
 		}
 	}
 	where := "in the same file and in `key`"
 	if len(s.looked) > 0 {
 		where += ", and beside it in " + strings.Join(s.looked, ", ")
 	}
-	return fmt.Errorf("%s: no key for the certificate for %s; it was looked for %s", s.name, label(leaf), where)
+	return unpairedf("%s: no key for the certificate for %s; it was looked for %s", s.name, label(leaf), where)
 }
 
 func (l *loader) fitsNone(h *held) bool {

@@ -40,6 +40,20 @@ func Read(location string, env func(string) string) ([]byte, os.FileInfo, error)
 	return readFile(location)
 }
 
+// File is the file that Read opens for location, and "" where there is none.
+func File(location string, env func(string) string) string {
+	if strings.HasPrefix(location, "env:") {
+		return ""
+	}
+	if n, ok := strings.CutPrefix(location, "cred:"); ok {
+		if env == nil || env("CREDENTIALS_DIRECTORY") == "" {
+			return ""
+		}
+		return filepath.Join(env("CREDENTIALS_DIRECTORY"), n)
+	}
+	return location
+}
+
 func readFile(name string) ([]byte, os.FileInfo, error) {
 	f, err := os.Open(name)
 	if err != nil {

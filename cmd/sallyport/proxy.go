@@ -38,8 +38,8 @@ the file that says the same.`,
 		if *print {
 			return flags.Print(cmd.OutOrStdout(), args[0], args[1:])
 		}
-		return serve(cmd.Context(), func() (*config.File, error) {
-			return flags.File(args[0], args[1:], options())
+		return serve(cmd.Context(), func(o config.Options) (*config.File, error) {
+			return flags.File(args[0], args[1:], o)
 		}, warnings)
 	}
 	groupFlags(cmd)
@@ -74,16 +74,16 @@ func newRun(warnings []string) *cobra.Command {
 
 SIGTERM and SIGINT end it: no new connections, the open ones have timeouts.drain
 to finish; a second signal ends at once. SIGHUP has it read the file again, and
-all that it names: open connections stay as they are, new ones go by the new
-file. Where anything is wrong, what ran before goes on.`,
+all that it names, as does a change of any of them: open connections stay as they
+are, new ones go by the new file. Where anything is wrong, what ran before goes on.`,
 		Args: noFile,
 	}
 	path := fileFlag(cmd)
 	flags := config.NewFlags(cmd.Flags(), config.OfProcess)
 	completeValues(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return serve(cmd.Context(), func() (*config.File, error) {
-			file, err := flags.Load(*path, options())
+		return serve(cmd.Context(), func(o config.Options) (*config.File, error) {
+			file, err := flags.Load(*path, o)
 			return file, fileHint(*path, err)
 		}, warnings)
 	}

@@ -3,19 +3,32 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"strings"
 
 	"sallyport/build"
 	"sallyport/config"
+	"sallyport/credential"
 )
 
-// reloads reads everything anew at each signal, one at a time.
+// Why a reload is made.
+const (
+	bySignal = "signal"
+	byFiles  = "files"
+)
+
+// reloads reads everything anew at each signal and at each change of the files, one
+// at a time.
 func (s *service) reloads(accepting context.Context, hups <-chan os.Signal) {
+	changed := make(chan struct{}, 1)
+	go s.files.Run(accepting, changed)
 	for {
 		select {
 		case <-hups:
-			s.reload(accepting)
+			s.reload(accepting, bySignal)
+		case <-changed:
+			s.reload(accepting, byFiles)
 		case <-accepting.Done():
 			return
 		}
@@ -24,33 +37,43 @@ func (s *service) reloads(accepting context.Context, hups <-chan os.Signal) {
 
 // reload puts a new program in the old one's place, or leaves all as it is. Flows
 // that are open keep the Decision that they began with.
-func (s *service) reload(accepting context.Context) {
-	kept := func(err error) {
+func (s *service) reload(accepting context.Context, cause string) {
+	if err := s.replace(accepting, cause); err != nil {
 		// A hint stands on a line of its own where one reads it on a terminal.
-		s.log.Error("not reloaded, what ran before goes on", "err", strings.Join(strings.Fields(err.Error()), " "))
+		text := strings.Join(strings.Fields(err.Error()), " ")
+		if cause == byFiles && errors.Is(err, credential.ErrUnpaired) {
+			s.log.Warn("a certificate and its key do not fit: waiting for the other file, what ran before goes on", "err", text)
+			return
+		}
+		s.log.Error("not reloaded, what ran before goes on", "cause", cause, "err", text)
 	}
-	file, err := s.read()
+}
+
+func (s *service) replace(accepting context.Context, cause string) error {
+	survey := s.files.begin()
+	file, err := s.read(survey.options())
 	if err != nil {
-		kept(err)
-		return
+		survey.failed(s.file, nil)
+		return err
 	}
 	program, err := build.New(file, build.Options{Env: os.Getenv, Lasting: s.program.Lasting, Log: s.log, Poller: s.poller})
 	if err != nil {
-		kept(err)
-		return
+		survey.failed(s.file, file)
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ending {
 		program.Close()
-		return
+		return nil
 	}
 	change, err := program.Bind(accepting, s.program)
 	if err != nil {
 		program.Close()
-		kept(err)
-		return
+		survey.failed(s.file, file)
+		return err
 	}
+	survey.done(file)
 	for _, w := range append(program.Warnings, needsRestart(s.file, file)...) {
 		s.log.Warn(w)
 	}
@@ -63,7 +86,8 @@ func (s *service) reload(accepting context.Context) {
 	// The old key logs are left to the collector: handshakes that are under way
 	// still write to them.
 	s.file, s.program = file, program
-	s.log.Info("reloaded", "added", names(change.Added), "removed", names(change.Removed), "kept", names(change.Kept))
+	s.log.Info("reloaded", "cause", cause, "added", names(change.Added), "removed", names(change.Removed), "kept", names(change.Kept))
+	return nil
 }
 
 func names(listeners []*build.Listener) string {

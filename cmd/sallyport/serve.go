@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"sallyport/build"
 	"sallyport/config"
@@ -21,14 +22,15 @@ import (
 )
 
 // serve runs what read gives until a signal ends it; SIGHUP has it read again.
-func serve(ctx context.Context, read func() (*config.File, error), warnings []string) error {
+func serve(ctx context.Context, read func(config.Options) (*config.File, error), warnings []string) error {
 	// From the start: one that comes while files are read must not end the process.
 	// Each reload reads everything, so that one which waits stands for all after it.
 	hups := make(chan os.Signal, 1)
 	signal.Notify(hups, syscall.SIGHUP)
 	defer signal.Stop(hups)
 
-	file, err := read()
+	first := &survey{since: time.Now()}
+	file, err := read(first.options())
 	if err != nil {
 		return err
 	}
@@ -43,6 +45,10 @@ func serve(ctx context.Context, read func() (*config.File, error), warnings []st
 		return err
 	}
 	defer func() { s.program.Close() }()
+	first.files = newFiles(s.log)
+	first.done(file)
+	s.files = first.files
+	defer s.files.Close()
 	for _, err := range posture.Harden() {
 		s.log.Warn(err.Error())
 	}
@@ -78,7 +84,8 @@ func ready(file *config.File, o build.Options) (*build.Program, error) {
 
 // service is the process while it serves.
 type service struct {
-	read   func() (*config.File, error)
+	read   func(config.Options) (*config.File, error)
+	files  *files
 	log    *slog.Logger
 	level  slog.LevelVar
 	engine *proxy.Engine

@@ -280,11 +280,17 @@ func (p *Program) WaitLog(text string) {
 // gives it.
 func (p *Program) Logged(text string, n int) Record {
 	p.t.Helper()
+	return p.LoggedAs(text, n, func(r Record) bool { return strings.Contains(r.Text("msg"), text) })
+}
+
+// LoggedAs waits for the n-th log line that match takes, counted from 1, and gives it.
+func (p *Program) LoggedAs(what string, n int, match func(Record) bool) Record {
+	p.t.Helper()
 	var found Record
-	p.until(fmt.Sprintf("the log to say %s, %d times", text, n), func() bool {
+	p.until(fmt.Sprintf("the log to say %s, %d times", what, n), func() bool {
 		seen := 0
 		for _, r := range p.lines {
-			if strings.Contains(r.Text("msg"), text) {
+			if match(r) {
 				if seen++; seen == n {
 					found = r
 					return true
