@@ -44,23 +44,50 @@ func (p *Program) Bind(ctx context.Context, old *Program) (*Change, error) {
 			c.Kept = append(c.Kept, l)
 			continue
 		}
-		l.Socket = new(Socket)
-		l.Install()
-		a, err := l.listen(ctx, l.Socket, p.poller)
-		if err != nil {
+		if err := p.open(ctx, l, old); err != nil {
 			l.Socket = nil
 			for _, l := range c.Added {
 				l.Acceptor.Close()
 			}
 			return nil, heldByUs(err, l, old)
 		}
-		l.Acceptor = a
 		c.Added = append(c.Added, l)
 	}
 	if old != nil {
 		c.Removed = slices.DeleteFunc(slices.Clone(old.Listeners), func(l *Listener) bool { return had[l.address()] != l })
+		p.left = slices.DeleteFunc(slices.Concat(old.left, c.Removed), func(o *Listener) bool {
+			a, ok := o.Acceptor.(reopener)
+			return !ok || a.Ended() || slices.ContainsFunc(c.Added, func(l *Listener) bool { return l.Socket == o.Socket })
+		})
 	}
 	return c, nil
+}
+
+// reopener is an acceptor whose sockets outlive its end while flows do.
+type reopener interface {
+	Reopen() bool
+	Ended() bool
+}
+
+// open binds l's address, or takes the socket that a listener removed earlier still
+// has there for the sake of its flows.
+func (p *Program) open(ctx context.Context, l *Listener, old *Program) (err error) {
+	if old != nil {
+		for _, o := range old.left {
+			if o.address() != l.address() {
+				continue
+			}
+			l.Socket = o.Socket
+			l.Install()
+			if o.Acceptor.(reopener).Reopen() {
+				return nil
+			}
+		}
+	}
+	l.Socket = new(Socket)
+	l.Install()
+	l.Acceptor, err = l.listen(ctx, l.Socket, p.poller)
+	return err
 }
 
 // address is by what a reload knows a listener again: its name may change, and
@@ -87,9 +114,17 @@ func heldByUs(err error, l *Listener, old *Program) error {
 	if old == nil || !errors.Is(err, syscall.EADDRINUSE) {
 		return err
 	}
+	overlaps := func(o *Listener) bool {
+		return o.from.Port != 0 && o.from.Port == l.from.Port && o.from.Datagram() == l.from.Datagram() && (o.where == l.where || covers(o.from, l.from) || covers(l.from, o.from))
+	}
 	for _, o := range old.Listeners {
-		if o.from.Port != 0 && o.from.Port == l.from.Port && o.from.Datagram() == l.from.Datagram() && (covers(o.from, l.from) || covers(l.from, o.from)) {
+		if overlaps(o) {
 			return fmt.Errorf("%s overlaps with %s, which %s holds until a restart: %w", l.from, o.from, o.Name, syscall.EADDRINUSE)
+		}
+	}
+	for _, o := range old.left {
+		if overlaps(o) {
+			return fmt.Errorf("%s overlaps with %s, which %s, removed by an earlier reload, holds until its last association ends: %w", l.from, o.from, o.Name, syscall.EADDRINUSE)
 		}
 	}
 	return err

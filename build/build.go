@@ -52,6 +52,7 @@ type Program struct {
 	Work []func(context.Context)
 
 	poller *transport.Poller
+	left   []*Listener // of earlier programs, whose sockets live as long as their flows
 }
 
 // Lasting is what outlives a reload: what was learned and is still true. A program

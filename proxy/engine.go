@@ -33,12 +33,17 @@ type Listener struct {
 	OpenECH func(*wire.Hello) (*wire.Hello, error)
 }
 
+// Strangers is how many flows whose client has proved nothing there may be at once,
+// beside [Engine].Flows: see [flow.Unproven].
+const Strangers = 128
+
 // Engine serves listeners. Its zero value does not work: Observer must be set.
 type Engine struct {
 	Observer flow.Observer
 	Flows    int // how many flows at once; 0 is no limit of ours. Further clients wait in the kernel's queue
 
 	ids       atomic.Uint64
+	unproven  atomic.Int32
 	strangers seldom // records of flows whose client has proved nothing
 	slots     chan struct{}
 	once      sync.Once
@@ -59,6 +64,9 @@ type life struct {
 	since  time.Time   // when Drain began; zero before
 	timer  *time.Timer // ends the flow; set by Drain
 	hidden bool        // nobody is told of the flow: see proving
+	slot   bool        // of a stranger that has proved itself since
+
+	stranger bool // the client had proved nothing when the flow began
 }
 
 func (l *life) hide() {
@@ -177,15 +185,21 @@ func (e *Engine) Serve(ctx context.Context, a flow.Acceptor, listener *atomic.Po
 			}
 			return err
 		}
-		if !e.acquire(ctx) {
+		stranger := unproven(c)
+		switch {
+		case stranger && !e.acquireStranger():
+			c.Close()
+			continue
+		case !stranger && !e.acquire(ctx):
 			c.Close()
 			return nil
 		}
 		l := listener.Load()
 		f.ID = e.ids.Add(1)
 		f.Origin.Listener = l.Name // which a reload may have changed since the socket was bound
-		if !e.begin(ctx, l, f, c) {
-			e.release()
+		lf := &life{drain: 30 * time.Second, conns: []flow.Conn{c}, stranger: stranger}
+		if !e.begin(ctx, l, lf, f, c) {
+			e.release(lf)
 			c.Close()
 			return nil
 		}
@@ -206,16 +220,48 @@ func (e *Engine) acquire(ctx context.Context) bool {
 	}
 }
 
-func (e *Engine) release() {
+// acquireStranger is for a flow whose client has proved nothing: it takes no slot
+// of those who have, nor has it them wait.
+func (e *Engine) acquireStranger() bool {
+	if e.unproven.Add(1) > Strangers {
+		e.unproven.Add(-1)
+		return false
+	}
+	return true
+}
+
+// admit gives a flow whose client has proved itself a slot like any other's, if one
+// is free.
+func (e *Engine) admit(lf *life) bool {
 	if e.slots != nil {
+		select {
+		case e.slots <- struct{}{}:
+		default:
+			return false
+		}
+	}
+	lf.mu.Lock()
+	lf.slot = true
+	lf.mu.Unlock()
+	e.unproven.Add(-1)
+	return true
+}
+
+func (e *Engine) release(lf *life) {
+	lf.mu.Lock()
+	defer lf.mu.Unlock()
+	switch {
+	case lf.stranger && !lf.slot:
+		e.unproven.Add(-1)
+	case e.slots != nil:
 		<-e.slots
 	}
 }
 
-func (e *Engine) begin(ctx context.Context, l *Listener, f *flow.Flow, c flow.Conn) bool {
+func (e *Engine) begin(ctx context.Context, l *Listener, lf *life, f *flow.Flow, c flow.Conn) bool {
 	// The flow outlives the context of the listener: Drain decides when it ends.
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	lf := &life{cancel: cancel, drain: 30 * time.Second, conns: []flow.Conn{c}}
+	lf.cancel = cancel
 
 	e.mu.Lock()
 	if e.draining {
@@ -272,7 +318,7 @@ func (e *Engine) report(lf *life, f *flow.Flow, err error) {
 
 func (e *Engine) over(lf *life) {
 	e.forget(lf)
-	e.release()
+	e.release(lf)
 	e.flows.Done()
 }
 

@@ -20,7 +20,7 @@ import (
 // no record of it.
 type proving struct {
 	*packetReplay
-	proved func()      // told once
+	proved func() bool // told of the server's cookie; false: there is no room for the flow yet
 	refuse func(error) // ends the flow
 	timer  *time.Timer
 
@@ -30,7 +30,7 @@ type proving struct {
 	credit int // bytes that the client may be sent
 }
 
-func prove(c *packetReplay, within time.Duration, proved func(), refuse func(error)) *proving {
+func prove(c *packetReplay, within time.Duration, proved func() bool, refuse func(error)) *proving {
 	p := &proving{packetReplay: c, proved: proved, refuse: refuse}
 	p.timer = time.AfterFunc(within, func() {
 		if !p.done.Load() {
@@ -40,24 +40,35 @@ func prove(c *packetReplay, within time.Duration, proved func(), refuse func(err
 	return p
 }
 
-// ReadUnit gives the server hellos alone, until the client is proved.
+// ReadUnit gives the server hellos alone, until the client is proved. It holds no
+// buffer over what it throws away.
 func (p *proving) ReadUnit(lease func() []byte) ([]byte, error) {
-	if p.done.Load() {
-		return p.packetReplay.ReadUnit(lease)
-	}
-	var room []byte
-	once := func() []byte {
-		if room == nil {
-			room = lease()
-		}
-		return room
-	}
-	for {
-		unit, err := p.packetReplay.ReadUnit(once)
-		if err != nil || p.done.Load() || p.hello(unit) {
+	for !p.done.Load() {
+		unit, err := p.stranger(lease)
+		if unit != nil || err != nil {
 			return unit, err
 		}
 	}
+	return p.packetReplay.ReadUnit(lease)
+}
+
+// stranger reads one datagram, and gives it if the server is to have it.
+func (p *proving) stranger(lease func() []byte) ([]byte, error) {
+	var buf *[unitSize]byte
+	defer func() {
+		if buf != nil {
+			buffers.Put(buf)
+		}
+	}()
+	unit, err := p.packetReplay.ReadUnit(func() []byte {
+		buf = buffers.Get().(*[unitSize]byte)
+		return buf[:]
+	})
+	if err != nil || !p.hello(unit) {
+		return nil, err
+	}
+	room := lease()
+	return room[:copy(room, unit)], nil
 }
 
 // hello says whether the server is given unit.
@@ -70,10 +81,12 @@ func (p *proving) hello(unit []byte) bool {
 	defer p.mu.Unlock()
 	p.credit += len(unit)
 	if p.cookie != nil && bytes.Equal(head.Cookie, p.cookie) {
+		if !p.proved() {
+			return false // the client will say it again
+		}
 		p.done.Store(true)
 		p.timer.Stop()
 		p.packets.Established()
-		p.proved()
 	}
 	return true
 }

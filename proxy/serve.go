@@ -14,7 +14,7 @@ import (
 // flow that rests has no goroutine. The bare client connection is closed by the
 // caller's end, the server's here.
 func (e *Engine) serve(ctx context.Context, l *Listener, lf *life, f *flow.Flow, bare flow.Conn, end func(error)) error {
-	if unproven(bare) {
+	if lf.stranger {
 		lf.hide()
 	} else {
 		e.Observer.Begin(f)
@@ -64,8 +64,8 @@ func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.F
 	if d.Action == flow.Reject {
 		return nil, refuse(bare, f, flow.StageDecide, flow.Fail(d.Reason, "%s", d.Reason.Meaning()))
 	}
-	switch stranger := unproven(bare); {
-	case stranger:
+	switch {
+	case lf.stranger:
 		if client, err = e.prove(lf, f, client); err != nil {
 			return nil, at(flow.StageDecide, err, flow.Internal)
 		}
@@ -107,10 +107,14 @@ func (e *Engine) prove(lf *life, f *flow.Flow, client flow.Conn) (flow.Conn, err
 	if within <= 0 {
 		within = unprovenFor
 	}
-	proved := func() {
+	proved := func() bool {
+		if !e.admit(lf) {
+			return false
+		}
 		if lf.show() {
 			e.Observer.Begin(f)
 		}
+		return true
 	}
 	return prove(packets, within, proved, lf.kill), nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -215,16 +216,29 @@ func TestDTLSNewerRecordFromElsewhereMovesThePeer(t *testing.T) {
 	there := elsewhere.LocalAddr().(*net.UDPAddr).AddrPort()
 	eventually(t, "the server to follow", func() bool { return server.at() == there })
 	server.says(t, "secret")
-	b := make([]byte, 100)
+	b := make([]byte, 2000)
 	elsewhere.SetReadDeadline(time.Now().Add(patience))
 	if n, err := elsewhere.Read(b); err != nil || bytes.Contains(b[:n], []byte("secret")) {
 		t.Errorf("%q, %v", b[:n], err)
 	}
+	// Of the answers, he can have no more sent there than three times what comes from
+	// there: a third is not flooded.
+	got, sent := 0, len(k.last(t, 1))
+	for range 100 {
+		server.says(t, "secret"+strings.Repeat("s", 1000))
+	}
+	for n, err := elsewhere.Read(b); err == nil; n, err = elsewhere.Read(b) {
+		got += n
+		elsewhere.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	}
+	if got > 3*sent {
+		t.Errorf("%d bytes for %d that came", got, sent)
+	}
 	pionSays(t, p, "here")
 	server.hears(t, "here")
 	eventually(t, "the server to come back", func() bool { return server.at() == r.Upstream(0) })
-	server.says(t, "answer")
-	pionHears(t, p, "answer")
+	server.says(t, "answer"+strings.Repeat("s", 5000))
+	pionHears(t, p, "answer"+strings.Repeat("s", 5000))
 }
 
 // Our own client, in each combination of who would like one.

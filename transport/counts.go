@@ -21,6 +21,8 @@ const (
 	PacketsOverBacklog                         // new associations refused: nobody accepts them
 	PacketsQueueFull                           // dropped: the association does not read them
 	PacketsTooLarge                            // not sent: larger than UDP carries
+	PacketsOverCredit                          // not sent: to an address that a client has moved to, more than three times what came from there
+	PacketsUnsent                              // not sent: the system was short of something
 	PacketsBegun                               // associations begun
 	PacketsRestarted                           // associations ended by their client's new one
 
@@ -30,7 +32,8 @@ const (
 // names are those of the metrics.
 var packetCountNames = [packetCounts]string{
 	"received", "not_dtls", "no_association", "unknown_cid", "bad_cookie", "verify_sent", "verify_unsent", "bad_fragments",
-	"half_open_evicted", "refused", "over_handshakes", "over_associations", "over_backlog", "queue_full", "too_large", "begun", "restarted",
+	"half_open_evicted", "refused", "over_handshakes", "over_associations", "over_backlog", "queue_full", "too_large", "over_credit",
+	"unsent", "begun", "restarted",
 }
 
 func (k PacketCount) String() string { return packetCountNames[k] }

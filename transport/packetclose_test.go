@@ -258,6 +258,40 @@ func TestPacketAcceptorClosesWithLiveAssociations(t *testing.T) {
 	})
 }
 
+// What was closed takes new ones again while an old one lives, and not after.
+func TestPacketAcceptorReopens(t *testing.T) {
+	eachSockets(t, func(t *testing.T, sockets int) {
+		d := listenDTLS(t, sockets, PacketLimits{})
+		c, other := d.caller(), d.caller()
+		s := c.begun(greeting(1))
+		if d.a.Reopen() {
+			t.Error("it was not closed")
+		}
+		for range 2 {
+			if err := d.a.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if d.a.Ended() || !d.a.Reopen() {
+				t.Fatal("it does not take new ones again")
+			}
+		}
+		o := other.begun(greeting(2))
+		c.send(sealed("goes on"))
+		wantRead(t, s, string(sealed("goes on")))
+		s.Close()
+		if err := d.a.Close(); err != nil {
+			t.Error(err)
+		}
+		other.send(sealed("goes on"))
+		wantRead(t, o, string(sealed("goes on")))
+		o.Close()
+		if !d.a.Ended() || d.a.Reopen() {
+			t.Error("it has no sockets any more")
+		}
+		wantPortFree(t, d)
+	})
+}
+
 // Those who come while it closes are taken whole, or not at all.
 func TestPacketAcceptorClosesAmidArrivals(t *testing.T) {
 	for range 20 {

@@ -28,6 +28,7 @@ type packetConn struct {
 	client atomic.Pointer[netip.AddrPort]
 	queue  queue
 	seen   *net.UDPAddr // what ReadFrom gave last
+	credit credit
 
 	writeBy atomic.Int64 // Unix nanoseconds; 0: no deadline
 
@@ -53,6 +54,7 @@ func newPacketConn(a *PacketAcceptor, s *packetSocket, k key, now time.Time) *pa
 		begun: now, prefix: prefixOf(k.client.Addr()), key: k,
 	}
 	c.client.Store(&k.client)
+	c.credit.home = k.client
 	c.queue.some.L = &c.queue.mu
 	return c
 }
@@ -115,6 +117,7 @@ func (c *packetConn) ReadFrom(p []byte) (int, net.Addr, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	c.credit.came(from, len(unit))
 	if c.seen == nil || c.seen.AddrPort() != from {
 		c.seen = net.UDPAddrFromAddrPort(from)
 	}
@@ -148,8 +151,15 @@ func (c *packetConn) send(p []byte, to netip.AddrPort) (int, error) {
 		c.a.counts.add(PacketsTooLarge)
 		return 0, c.opError("write", tooLarge(len(p)))
 	}
+	if !c.credit.spend(to, len(p)) {
+		c.a.counts.add(PacketsOverCredit) // for the client it is lost, as datagrams may be
+		return len(p), nil
+	}
 	n, _, err := c.socket.WriteMsgUDPAddrPort(p, c.oob, to)
 	switch {
+	case short(err):
+		c.a.counts.add(PacketsUnsent)
+		return len(p), nil
 	case errors.Is(err, syscall.EMSGSIZE):
 		c.a.counts.add(PacketsTooLarge)
 		return 0, c.opError("write", tooLarge(len(p)))
@@ -157,6 +167,13 @@ func (c *packetConn) send(p []byte, to netip.AddrPort) (int, error) {
 		return 0, err
 	}
 	return n, nil
+}
+
+// short says that the system had no room for a datagram just then. It is lost, as
+// any may be, and no reason to end an association, least of all for a socket that
+// all of them share.
+func short(err error) bool {
+	return errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EAGAIN)
 }
 
 func tooLarge(n int) error {
@@ -251,6 +268,7 @@ func (c *packetConn) Moved(to netip.AddrPort) {
 	c.a.mu.Lock()
 	defer c.a.mu.Unlock()
 	c.client.Store(&to)
+	c.credit.moved(to)
 	if !c.counted || c.key.client == to {
 		return
 	}

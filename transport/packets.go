@@ -39,6 +39,7 @@ const (
 // connections are a [flow.Packets], a [flow.UnitReader] and a [flow.Waiter].
 //
 // Close takes no new ones; those that live go on, and the last closes the sockets.
+// Until then Reopen has it take new ones again.
 type PacketAcceptor struct {
 	listener string
 	dtls     bool
@@ -51,7 +52,6 @@ type PacketAcceptor struct {
 	sockets  []*packetSocket
 	readers  sync.WaitGroup
 	backlog  chan *packetConn
-	closed   chan struct{}
 
 	counts  PacketCounters
 	pool    packetPool
@@ -66,6 +66,8 @@ type PacketAcceptor struct {
 	handshakes   tally
 	strangers    tally // those who have to show the server's cookie: they take no place from who has shown ours
 	closing      bool
+	closed       chan struct{} // once closing; Reopen makes another
+	ended        bool          // the sockets are closed
 }
 
 var _ flow.Acceptor = (*PacketAcceptor)(nil)
@@ -139,6 +141,9 @@ func (a *PacketAcceptor) Accept(ctx context.Context) (*flow.Flow, flow.Conn, err
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
+	a.mu.RLock()
+	closed := a.closed
+	a.mu.RUnlock()
 	select {
 	case c := <-a.backlog:
 		return &flow.Flow{Start: c.begun, Origin: flow.Origin{
@@ -146,7 +151,7 @@ func (a *PacketAcceptor) Accept(ctx context.Context) (*flow.Flow, flow.Conn, err
 		}}, c, nil
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
-	case <-a.closed:
+	case <-closed:
 		return nil, nil, fmt.Errorf("accepting on %s: %w", a.addr, net.ErrClosed)
 	}
 }
@@ -183,8 +188,32 @@ func (a *PacketAcceptor) Close() error {
 	return err
 }
 
+// Reopen has an acceptor that was closed take new associations again, which its
+// sockets, while an old one lives, keep any other from doing at this address. It
+// says whether that was still possible; if not, the address is free.
+func (a *PacketAcceptor) Reopen() bool {
+	a.mu.Lock()
+	ended, again := a.ended, a.closing && !a.ended
+	if again {
+		a.closing, a.closed = false, make(chan struct{})
+	}
+	a.mu.Unlock()
+	if ended {
+		a.readers.Wait()
+	}
+	return again
+}
+
+// Ended says that the acceptor is closed, and the last association gone.
+func (a *PacketAcceptor) Ended() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.ended
+}
+
 // closeSockets ends the readers; mu is held, and it may be called again.
 func (a *PacketAcceptor) closeSockets() error {
+	a.ended = true
 	var all []error
 	for _, s := range a.sockets {
 		if err := s.Close(); !errors.Is(err, net.ErrClosed) {

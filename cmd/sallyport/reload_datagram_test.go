@@ -2,10 +2,76 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"syscall"
 	"testing"
 	"time"
+
+	"sallyport/internal/testnet"
 )
+
+// A listener that was removed can come back while an association of it lives, which
+// goes on all the while; another kind cannot have the address so long, and is told why.
+func TestReloadBringsDatagramsBack(t *testing.T) {
+	for carrier, more := range map[string]string{"udp": "", "dtls": "psk"} {
+		t.Run(carrier, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			first, second := packetEcho(t), packetEcho(t)
+			psk := writePSK(t, dir, "devices.psk")
+			if more != "" {
+				more = fmt.Sprintf("psk: %q, ", psk)
+			}
+			at := freeUDP(t)
+			without := fmt.Sprintf("log: {format: json}\nlisteners:\n  - {from: udp://127.0.0.1:0, name: stays, to: udp://%s}\n", first)
+			with := func(echo string) string {
+				return without + fmt.Sprintf("  - {from: %s://%s, name: moves, %sto: udp://%s}\n", carrier, at, more, echo)
+			}
+			r := startReloader(t, with(first))
+			ends := []*testnet.Program{r.Program}
+			near := func(to []string) *net.UDPConn {
+				p := start(t, to...)
+				ends = append(ends, p)
+				return dialUDP(t, p.Addr(""))
+			}
+			to := []string{"proxy", "udp://127.0.0.1:0", carrier + "://" + at}
+			if more != "" {
+				to = append(to, "--to-psk", psk, "--to-psk-identity", "dev1")
+			}
+			c := near(to)
+			mustEcho(t, c, []byte("before"))
+			for range 2 {
+				if said := r.mustReload(t, without); said.Text("removed") != "moves" {
+					t.Fatalf("it says %v", said)
+				}
+				mustEcho(t, c, []byte("without"))
+				other := map[string]string{"udp": fmt.Sprintf("{from: dtls://%s, name: other, psk: %q, to: udp://%s}", at, psk, first), "dtls": fmt.Sprintf("{from: udp://%s, name: other, to: udp://%s}", at, first)}
+				r.write(t, without+"  - "+other[carrier]+"\n")
+				r.mustKeep(t, "removed by an earlier reload", "until its last association ends")
+				if said := r.mustReload(t, with(second)); said.Text("added") != "moves" {
+					t.Fatalf("it says %v", said)
+				}
+				mustEcho(t, c, []byte("again"))
+				mustEcho(t, near(to), []byte("a new one"))
+			}
+			for _, p := range ends {
+				p.Signal(syscall.SIGKILL) // their associations would have each wait for another
+			}
+		})
+	}
+}
+
+// freeUDP is an address that nobody listens at just now.
+func freeUDP(t testing.TB) string {
+	t.Helper()
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.LocalAddr().String()
+}
 
 // An association goes on over a reload, and who is no longer listed does not get in
 // again.

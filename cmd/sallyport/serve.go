@@ -272,6 +272,6 @@ func flowLimit() int {
 		return 0
 	}
 	all := int(min(r.Cur, 1<<24))
-	spare := 64 + min(2*proxy.MaxPipes, all/4)
+	spare := 64 + proxy.Strangers + min(2*proxy.MaxPipes, all/4)
 	return max(all-spare, 8) / 2
 }
