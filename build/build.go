@@ -403,7 +403,7 @@ func ruleTexts(rules []config.Rule) string {
 		}
 		var keys []string
 		for _, k := range []struct{ key, text string }{
-			{"dns", r.DNS}, {"uri", r.URI}, {"cn", r.CN}, {"ou", r.OU}, {"email", r.Email}, {"ip_san", r.IPSAN}, {"spki", r.SPKI},
+			{"dns", r.DNS}, {"uri", r.URI}, {"cn", r.CN}, {"ou", r.OU}, {"email", r.Email}, {"ip_san", r.IPSAN}, {"spki", r.SPKI}, {"if", brief(r.If)},
 		} {
 			if k.text != "" {
 				keys = append(keys, k.key+" "+k.text)
@@ -412,6 +412,16 @@ func ruleTexts(rules []config.Rule) string {
 		texts = append(texts, strings.Join(keys, " and "))
 	}
 	return strings.Join(texts, ", or ")
+}
+
+// brief is an expression on one line, and the beginning of a long one.
+func brief(expr string) string {
+	const most = 80
+	r := []rune(strings.Join(strings.Fields(expr), " "))
+	if len(r) > most {
+		return string(r[:most]) + "..."
+	}
+	return string(r)
 }
 
 // Close gives back what New opened.

@@ -15,6 +15,7 @@ import (
 	"sallyport/credential"
 	"sallyport/flow"
 	"sallyport/name"
+	"sallyport/rule"
 	"sallyport/secure"
 	"sallyport/verify"
 	"sallyport/wire"
@@ -295,6 +296,13 @@ func rules(list []config.Rule) ([]verify.Rule, error) {
 				return nil, fmt.Errorf("allow.spki: %w", err)
 			}
 			r.SPKI = key
+		}
+		if c.If != "" {
+			expr, err := rule.Parse(c.If)
+			if err != nil {
+				return nil, fmt.Errorf("allow.if: %w", err)
+			}
+			r.If = expr
 		}
 		out = append(out, r)
 	}

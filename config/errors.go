@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // maxErrors bounds a report: what comes after is mostly what follows from the
@@ -89,12 +90,16 @@ func (p Pos) word(path string) string {
 }
 
 // complaint is an error about a value whose position its reader does not know.
-type complaint struct{ msg, hint string }
+type complaint struct {
+	msg, hint string
+	text      string // the value, where the complaint is about a part of it
+	offset    int    // of that part, in bytes
+}
 
 func (c *complaint) Error() string { return c.msg }
 
 func complain(hint, format string, args ...any) error {
-	return &complaint{fmt.Sprintf(format, args...), hint}
+	return &complaint{msg: fmt.Sprintf(format, args...), hint: hint}
 }
 
 // report gathers errors and the lines that they show.
@@ -123,10 +128,54 @@ func (r *report) add(pos Pos, hint, format string, args ...any) {
 
 func (r *report) fail(pos Pos, err error) {
 	if c, ok := err.(*complaint); ok {
-		r.add(pos, c.hint, "%s", c.msg)
+		r.add(r.within(pos, c), c.hint, "%s", c.msg)
 		return
 	}
 	r.add(pos, "", "%s", err.Error())
+}
+
+// within moves pos to the part of a value that c is about, where the value stands
+// there as it is: plain, in quotes without escapes, or as a block.
+func (r *report) within(pos Pos, c *complaint) Pos {
+	lines := r.sources[pos.File]
+	if pos.Flag != "" || pos.Line < 1 || pos.Line > len(lines) || pos.Col < 1 || c.text == "" {
+		return pos
+	}
+	line := []rune(lines[pos.Line-1])
+	if pos.Col > len(line) {
+		return pos
+	}
+	before := c.text[:min(c.offset, len(c.text))]
+	rest := string(line[pos.Col-1:])
+	if rest[0] == '|' || rest[0] == '>' {
+		return r.inBlock(pos, c.text, before)
+	}
+	quote := 0
+	if rest[0] == '"' || rest[0] == '\'' {
+		rest, quote = rest[1:], 1
+	}
+	if strings.HasPrefix(rest, c.text) && before != "" {
+		pos.Col += quote + utf8.RuneCountInString(before)
+	}
+	return pos
+}
+
+// inBlock finds the line of a literal block that before ends in.
+func (r *report) inBlock(pos Pos, text, before string) Pos {
+	n := strings.Count(before, "\n")
+	lines := r.sources[pos.File]
+	at := pos.Line + n // counted from 0: the block begins below its mark
+	if at >= len(lines) {
+		return pos
+	}
+	want := strings.Split(text, "\n")[n]
+	indent := strings.Index(lines[at], want)
+	if indent < 0 || strings.TrimSpace(lines[at][:indent]) != "" {
+		return pos
+	}
+	pos.Line = at + 1
+	pos.Col = indent + 1 + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])
+	return pos
 }
 
 func (r *report) err() error {

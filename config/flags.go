@@ -212,7 +212,9 @@ func (v *flagValue) node(pos Pos, r *report) *node {
 		if !utf8.ValidString(g) {
 			r.add(pos, "", "not UTF-8: %s", strconv.Quote(g))
 		}
-		if v.List || v.Key.Type == "PROTOCOLS|mirror" {
+		if v.field.as == "rule" { // an expression has commas of its own
+			texts = append(texts, g)
+		} else if v.List || v.Key.Type == "PROTOCOLS|mirror" {
 			texts = append(texts, commas(g)...)
 		} else {
 			texts = []string{g}

@@ -19,7 +19,7 @@ var samples = map[string][]string{
 	"FILE": {"a.pem", "dir,with/comma.pem"}, "FILE|system": {"a.pem", "system"}, "FILE|URL": {"list.json", "https://ct.example/list.json"}, "resolver.addr": {"udp://127.0.0.1:53", "tls://9.9.9.9:853"}, "PIN": {pin},
 	"CIPHERS": {"ECDHE-RSA-AES128-GCM-SHA256", "AES128-SHA"}, "GROUPS": {"X25519", "P-256"},
 	"NAME": {"a.example"}, "URI": {"spiffe://corp/ops/*"}, "CIDR": {"10.0.0.0/8", "::1"},
-	"TEXT": {"some text, with: a comma"}, "on|off": {"on"}, "DURATION": {"90s"}, "VERSION": {"1.2"},
+	"TEXT": {"some text, with: a comma"}, "EXPR": {`any(dns, like(#, "*.a.example"))`}, "on|off": {"on"}, "DURATION": {"90s"}, "VERSION": {"1.2"},
 	"PROTOCOLS|mirror": {"h2", "http/1.1"}, "DURATION|@FILE": {"@offset"}, "all": {"all"},
 	"allow.ip_san": {"10.0.0.0/8"}, "BYTES": {"576"}, "to.psk_identity": {"dev 1"}, "action": {"terminate"}, "name": {"edge"}, "tls.min": {"1.0"},
 }
@@ -79,7 +79,7 @@ func TestBothSpellings(t *testing.T) {
 				}
 			}
 			for _, v := range values {
-				if k.List && strings.Contains(v, ",") {
+				if k.List && k.Type != "EXPR" && strings.Contains(v, ",") {
 					v = `"` + v + `"`
 				}
 				args = append(args, "--"+k.Flag+"="+v)

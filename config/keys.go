@@ -158,6 +158,8 @@ func (f *field) kind() string {
 		return "URI"
 	case "prefix":
 		return "CIDR"
+	case "rule":
+		return "EXPR"
 	}
 	return "TEXT"
 }

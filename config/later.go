@@ -18,7 +18,6 @@ var later = map[string]string{
 	"route":    laterRoute,
 	"match":    "dest port ja4 list server if",
 	"client":   "dane",
-	"rule":     "if",
 	"to":       "spiffe starttls proxy_protocol source via balance hash slow_start retry check weight backup",
 	"unsafe":   "open_proxy",
 }

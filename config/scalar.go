@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"unicode"
 
 	"sallyport/name"
+	"sallyport/rule"
 )
 
 // enums are the words that a named string type may be.
@@ -259,12 +261,23 @@ func checkString(as, text string) error {
 		if as == "sni" {
 			return complain(`"" sends none`, "an IP address is no server name (RFC 6066, section 3)")
 		}
+	case "rule":
+		return checkRule(text)
 	case "protocol":
 		return checkProtocol(text)
 	case "identity":
 		return checkIdentity(text)
 	default:
 		return checkText("text", text)
+	}
+	return err
+}
+
+// checkRule points into the expression.
+func checkRule(text string) error {
+	_, err := rule.Parse(text)
+	if e := (*rule.Error)(nil); errors.As(err, &e) {
+		return &complaint{msg: "`if`: " + printable(e.Msg), hint: e.Hint, text: text, offset: e.Offset}
 	}
 	return err
 }

@@ -118,6 +118,7 @@ type Rule struct {
 	Email string `key:"email" doc:"an rfc822Name of the certificate" as:"text"`
 	IPSAN string `key:"ip_san" doc:"an iPAddress of the certificate: an address or a CIDR" as:"prefix"`
 	SPKI  string `key:"spki" doc:"SHA-256 of the public key: sha256//BASE64, or hexadecimal" as:"pin"`
+	If    string `key:"if" doc:"an expression over the certificate, the address, the names and the time, which must be true" as:"rule"`
 }
 
 // To is the server's side.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sallyport/name"
+	"sallyport/rule"
 )
 
 // Rule takes a certificate for which all that it names holds. What is zero does
@@ -22,6 +23,7 @@ type Rule struct {
 	Email name.Pattern // an rfc822Name
 	IPSAN netip.Prefix // an iPAddress
 	SPKI  [32]byte     // SHA-256 of the key
+	If    *rule.Rule   // an expression that is true
 }
 
 // Allow is a check that any of rules takes the identity.
@@ -45,13 +47,32 @@ type allow []Rule
 
 func (allow) String() string { return "allow" }
 
-func (a allow) Check(_ context.Context, _ *Presented, id *Identity) error {
+func (a allow) Check(_ context.Context, p *Presented, id *Identity) error {
+	var failed error
 	for i := range a {
-		if a[i].takes(id) {
+		if !a[i].takes(id) {
+			continue
+		}
+		is, err := a[i].holds(p, id)
+		if is {
 			return nil
 		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	if failed != nil {
+		return fail(NotAllowed, "the certificate of %s has %s, and no rule of allow takes it: %w", subject(id.leaf), facts(id), failed)
 	}
 	return fail(NotAllowed, "the certificate of %s has %s, and none of the %d rules of allow takes it", subject(id.leaf), facts(id), len(a))
+}
+
+// holds asks the expression, if there is one. One that fails takes nobody.
+func (r *Rule) holds(p *Presented, id *Identity) (bool, error) {
+	if r.If == nil {
+		return true, nil
+	}
+	return r.If.Holds(asked(p, id))
 }
 
 func (r *Rule) takes(id *Identity) bool {
@@ -59,7 +80,7 @@ func (r *Rule) takes(id *Identity) bool {
 	if r.SPKI != [32]byte{} && r.SPKI != id.spki {
 		return false
 	}
-	named := !r.DNS.IsZero() || !r.URI.IsZero() || !r.CN.IsZero() || !r.OU.IsZero() || !r.Email.IsZero() || r.IPSAN.IsValid()
+	named := !r.DNS.IsZero() || !r.URI.IsZero() || !r.CN.IsZero() || !r.OU.IsZero() || !r.Email.IsZero() || r.IPSAN.IsValid() || r.If != nil
 	if !named {
 		return r.SPKI != [32]byte{}
 	}
@@ -93,16 +114,24 @@ func takesURI(p name.Pattern, c *x509.Certificate) bool {
 
 var oidCommonName = asn1.ObjectIdentifier{2, 5, 4, 3}
 
-// takesCN refuses a subject with two common names: x509 shows the last of them,
-// other programs the first.
 func takesCN(p name.Pattern, c *x509.Certificate) bool {
+	cn, ok := onlyCN(c)
+	return ok && p.Match(cn)
+}
+
+// onlyCN is none where a subject has two common names: x509 shows the last of
+// them, other programs the first.
+func onlyCN(c *x509.Certificate) (string, bool) {
 	n := 0
 	for _, a := range c.Subject.Names {
 		if a.Type.Equal(oidCommonName) {
 			n++
 		}
 	}
-	return n == 1 && p.Match(c.Subject.CommonName)
+	if n != 1 {
+		return "", false
+	}
+	return c.Subject.CommonName, true
 }
 
 func takesAddr(prefix netip.Prefix, c *x509.Certificate) bool {

@@ -32,7 +32,7 @@ var exceptions = map[string]string{
 
 // pure are the rooms that do no I/O and keep no clock: what they say depends on
 // their arguments alone, which is what makes them easy to test and to fuzz.
-var pure = []string{"wire", "name", "flow", "route", "verify", "dane", "ct", "revoke"}
+var pure = []string{"wire", "name", "rule", "flow", "route", "verify", "dane", "ct", "revoke"}
 
 type source struct {
 	room, name string

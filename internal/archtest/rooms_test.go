@@ -25,7 +25,8 @@ preamble           flow wire
 revoke
 dane
 ct
-verify             name ct dane revoke
+rule               name
+verify             name rule ct dane revoke
 credential         revoke verify
 secure             flow wire record credential verify name
 route              flow name wire
@@ -33,10 +34,10 @@ filter             flow
 mirror             flow
 observe            flow wire
 proxy              flow wire
-config             name
+config             name rule
 posture
 admin              observe config
-build              wire name flow transport upstream preamble revoke dane ct verify credential secure route filter mirror observe proxy config
+build              wire name rule flow transport upstream preamble revoke dane ct verify credential secure route filter mirror observe proxy config
 tool/*             *
 cmd/sallyport      *
 bench
@@ -65,6 +66,7 @@ var owners = map[string][]string{
 	"github.com/goccy/go-yaml":         {"config"},
 	"github.com/miekg/dns":             {"dane"},
 	"github.com/spf13/pflag":           {"config", "cmd/sallyport"},
+	"github.com/expr-lang/expr":        {"rule"},
 	"github.com/spf13/cobra":           {"cmd/sallyport"},
 	"github.com/coreos/go-systemd/v22": {"transport", "cmd/sallyport"},
 	"golang.org/x/sys":                 {"transport", "posture", "proxy", "bench"},

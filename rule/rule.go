@@ -1,0 +1,206 @@
+package rule
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/vm"
+)
+
+// Bounds on an expression, which is the operator's own.
+const (
+	maxText   = 4096
+	maxNodes  = 256
+	maxMemory = 10_000 // elements of the lists and maps that it makes
+	maxLoops  = 2      // in each other
+)
+
+// builtins are those of expr that cost no more than their arguments and make no list.
+var builtins = strings.Fields("all any none one count len lower upper trim hasPrefix hasSuffix indexOf duration abs min max")
+
+// Rule is an expression that is right.
+type Rule struct {
+	text    string
+	program *vm.Program
+}
+
+// Error is what is wrong with an expression.
+type Error struct {
+	Offset int // in bytes
+	Msg    string
+	Hint   string
+}
+
+func (e *Error) Error() string { return e.Msg }
+
+// Parse compiles an expression, which must be true or false.
+func Parse(text string) (*Rule, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, &Error{Msg: "an empty expression"}
+	}
+	if len(text) > maxText {
+		return nil, &Error{Msg: fmt.Sprintf("an expression of %d bytes; at most %d are taken", len(text), maxText)}
+	}
+	l := &limits{}
+	options := []expr.Option{expr.Env(Subject{}), expr.AsBool(), expr.MaxNodes(maxNodes), expr.DisableAllBuiltins(), expr.Patch(l)}
+	for _, b := range builtins {
+		options = append(options, expr.EnableBuiltin(b))
+	}
+	for _, f := range functions {
+		options = append(options, expr.Function(f.name, f.call, f.kind))
+	}
+	program, err := expr.Compile(text, options...)
+	if l.err != nil { // what the compiler says of the same is less clear
+		return nil, l.at(text)
+	}
+	if err != nil {
+		return nil, explain(text, err)
+	}
+	return &Rule{text, program}, nil
+}
+
+func (r *Rule) String() string { return r.text }
+
+// Holds says whether the expression is true of s. What fails is not true.
+func (r *Rule) Holds(s *Subject) (is bool, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			is, err = false, fmt.Errorf("evaluating `if`: %v", p)
+		}
+	}()
+	if err := s.bounded(); err != nil {
+		return false, err
+	}
+	out, err := (&vm.VM{MemoryBudget: maxMemory}).Run(r.program, s)
+	if err != nil {
+		return false, fmt.Errorf("evaluating `if`: %w", brief(err))
+	}
+	is, ok := out.(bool)
+	if !ok {
+		return false, fmt.Errorf("`if` gave %T, neither true nor false", out)
+	}
+	return is, nil
+}
+
+// brief is an error of expr without the lines that show where.
+func brief(err error) error {
+	if f := (*file.Error)(nil); errors.As(err, &f) {
+		return errors.New(f.Message)
+	}
+	return err
+}
+
+func explain(text string, err error) error {
+	f := (*file.Error)(nil)
+	if !errors.As(err, &f) {
+		return &Error{Msg: err.Error(), Hint: hint}
+	}
+	return &Error{Offset: offset(text, f.From), Msg: sentence(f.Message), Hint: hint}
+}
+
+const hint = "it can ask of names, dns, uri, email, ip_san, cn, ou, subject, issuer, serial, spki, not_before, not_after, sni, alpn, address, version, resumed and time; see sallyport.yaml(5)"
+
+// offset of a rune, in bytes.
+func offset(text string, runes int) int {
+	n := 0
+	for i := range text {
+		if n == runes {
+			return i
+		}
+		n++
+	}
+	return len(text)
+}
+
+// sentence is expr's message as ours begin and on one line.
+func sentence(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if r := []rune(s); len(r) > 1 && unicode.IsUpper(r[0]) && !unicode.IsUpper(r[1]) {
+		r[0] = unicode.ToLower(r[0])
+		return string(r)
+	}
+	return s
+}
+
+// limits looks at each part of an expression before it is compiled.
+type limits struct {
+	err  *Error
+	from int // in runes
+}
+
+func (l *limits) at(text string) error {
+	l.err.Offset = offset(text, l.from)
+	return l.err
+}
+
+func (l *limits) fail(n ast.Node, format string, args ...any) {
+	if l.err == nil {
+		l.err, l.from = &Error{Msg: fmt.Sprintf(format, args...)}, n.Location().From
+	}
+}
+
+// Visit is called for the parts before their whole.
+func (l *limits) Visit(node *ast.Node) {
+	switch n := (*node).(type) {
+	case *ast.PredicateNode:
+		if depth(n) > maxLoops {
+			l.fail(n, "more than %d loops in each other", maxLoops)
+		}
+	case *ast.BuiltinNode:
+		if !slices.Contains(builtins, n.Name) { // expr lets those with loops pass
+			l.fail(n, "no %s here: an expression only asks, with %s", n.Name, strings.Join(builtins, ", "))
+		}
+	case *ast.BinaryNode:
+		_, literal := n.Right.(*ast.StringNode)
+		if n.Operator == "matches" && !literal {
+			l.fail(n.Right, "matches takes its regular expression as a text in quotes: not one that a stranger sends")
+		}
+		if n.Operator == ".." {
+			l.fail(n, "no ranges: there is nothing here to number")
+		}
+	case *ast.CallNode:
+		l.call(n)
+	}
+}
+
+func (l *limits) call(n *ast.CallNode) {
+	id, ok := n.Callee.(*ast.IdentifierNode)
+	if !ok {
+		return
+	}
+	for _, f := range functions {
+		if f.name != id.Value || len(n.Arguments) == 0 {
+			continue
+		}
+		last := n.Arguments[len(n.Arguments)-1]
+		s, literal := last.(*ast.StringNode)
+		if !literal {
+			l.fail(last, "%s takes %s as a text in quotes", f.name, f.takes)
+			return
+		}
+		if err := f.check(s.Value); err != nil {
+			l.fail(last, "%v", err)
+		}
+	}
+}
+
+// depth counts the loops in each other from n on.
+func depth(n *ast.PredicateNode) int {
+	d := &deepest{}
+	ast.Walk(&n.Node, d)
+	return d.depth + 1
+}
+
+type deepest struct{ depth int }
+
+func (d *deepest) Visit(node *ast.Node) {
+	if p, ok := (*node).(*ast.PredicateNode); ok {
+		d.depth = max(d.depth, depth(p))
+	}
+}
