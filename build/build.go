@@ -15,6 +15,7 @@ import (
 
 	"sallyport/config"
 	"sallyport/credential"
+	"sallyport/dane"
 	"sallyport/flow"
 	"sallyport/proxy"
 	"sallyport/route"
@@ -92,6 +93,7 @@ type builder struct {
 	lasting *Lasting
 	stores  map[string]*credential.Store
 	anchors map[string]*verify.Anchors
+	tlsa    *dane.Resolver // nil until a route asks for one
 	keyLogs map[string]*os.File
 	psks    map[string]*credential.PSKs
 	lists   *logLists // nil where ct_log_list names none

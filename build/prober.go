@@ -1,10 +1,12 @@
 package build
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
 	"sallyport/config"
+	"sallyport/dane"
 	"sallyport/flow"
 	"sallyport/secure"
 	"sallyport/verify"
@@ -18,6 +20,7 @@ type Prober struct {
 	Dial   flow.Dialer
 	Route  flow.Layer // what the route has
 	Judges []Judge
+	TLSA   func(context.Context) (*dane.Service, error) // what DNS says of the server; nil: nobody can be asked
 
 	client   secure.Client
 	datagram bool
@@ -68,6 +71,11 @@ func (b *builder) prober(l *config.Listener, c *config.Route) (*Prober, error) {
 	p := &Prober{Name: c.Name, To: c.To.Addr.String(), Dial: b.dialer(c), Route: route, datagram: l.From.Datagram()}
 	p.client = secure.Client{Common: common, SNI: c.To.SNI, Name: c.To.Name, Port: c.To.Addr.Port, ALPN: c.To.ALPN.Protos}
 	p.client.KeyLog = nil
+	if b.canAsk(&c.To) {
+		p.TLSA = func(ctx context.Context) (*dane.Service, error) {
+			return b.tlsa.Service(ctx, c.To.Name, c.To.Addr.Port, transportOf(&c.To))
+		}
+	}
 	for _, j := range judges {
 		alone := *c
 		to := &alone.To
@@ -90,6 +98,10 @@ var judges = []struct {
 	asked func(b *builder, c *config.Route, to *config.To) bool
 }{
 	{"pkix", func(*builder, *config.Route, *config.To) bool { return true }},
+	{"dane", func(b *builder, c *config.Route, to *config.To) bool {
+		to.DANE = config.DANERequire
+		return b.canAsk(&c.To)
+	}},
 }
 
 // Layer makes the handshake with other versions and groups than the route's, and

@@ -125,7 +125,7 @@ func (b *builder) clientAuth(s *secure.Server, c *config.Route) error {
 	default:
 		return nil
 	}
-	if err := unbuilt("client", c.Client.Revocation, c.Client.CRL, c.Client.AIA, config.DANEOff); err != nil {
+	if err := unbuilt("client", c.Client.Revocation, c.Client.CRL, c.Client.AIA); err != nil {
 		return err
 	}
 	anchors, err := b.trust("client.ca", c.Client.CA)
@@ -192,6 +192,9 @@ func (b *builder) outbound(l *config.Listener, c *config.Route) (flow.Layer, par
 	if o.Verify, err = b.serverVerifier(c); err != nil {
 		return nil, p, err
 	}
+	if err := b.askBy(&o, c); err != nil {
+		return nil, p, err
+	}
 	if l.From.Datagram() {
 		p.dtls = true
 		return secure.NewDTLSClient(o), p, nil
@@ -210,7 +213,7 @@ func (b *builder) serverVerifier(c *config.Route) (verify.Verifier, error) {
 	case bool(c.Unsafe.NoVerify):
 		return verify.With(verify.Anyone()), nil
 	}
-	if err := unbuilt("to", c.To.Revocation, c.To.CRL, c.To.AIA, c.To.DANE); err != nil {
+	if err := unbuilt("to", c.To.Revocation, c.To.CRL, c.To.AIA); err != nil {
 		return nil, err
 	}
 	anchors, err := b.trust("to.ca", c.To.CA)
@@ -221,14 +224,18 @@ func (b *builder) serverVerifier(c *config.Route) (verify.Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return verify.With(pkix(anchors, "to.ca", c.To.Profile), checks...), nil
+	who, err := b.byDNS(&c.To, pkix(anchors, "to.ca", c.To.Profile))
+	if err != nil {
+		return nil, err
+	}
+	return verify.With(who, checks...), nil
 }
 
 // unbuilt refuses what a check asks for that is not there: a file that asks for
 // more than it gets must not start.
-func unbuilt(side string, revocation config.Revocation, crl []string, aia config.Switch, dane config.DANE) error {
+func unbuilt(side string, revocation config.Revocation, crl []string, aia config.Switch) error {
 	for key, asked := range map[string]bool{
-		"revocation": revocation != config.RevocationOff, "crl": len(crl) > 0, "aia": bool(aia), "dane": dane != config.DANEOff,
+		"revocation": revocation != config.RevocationOff, "crl": len(crl) > 0, "aia": bool(aia),
 	} {
 		if asked {
 			return fmt.Errorf("%s.%s is not built in this version", side, key)

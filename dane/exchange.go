@@ -58,8 +58,11 @@ func (r *Resolver) exchange(ctx context.Context, s Server, q question, patience 
 		return nil, err
 	}
 	dial, network := r.o.Dial, "udp"
-	if s.TLS {
+	switch {
+	case s.TLS:
 		dial, network = r.o.DialTLS, "tcp"
+	case s.TCP:
+		network = "tcp"
 	}
 	m, err := talk(ctx, dial, network, s.Addr, query, wire)
 	if err == nil && m.Truncated && network == "udp" {

@@ -19,6 +19,7 @@ type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 type Server struct {
 	Addr    string // host:port
 	TLS     bool   // DNS over TLS (RFC 7858)
+	TCP     bool   // never by datagrams
 	Trusted bool   // its AD bit counts, although it is neither on loopback nor reached over TLS
 }
 

@@ -172,7 +172,7 @@ func NewDTLSClient(p Client) flow.Layer {
 		c.base = append(c.base, o)
 	}
 	// The server is verified by VerifyConnection, on resumption as well.
-	c.base = append(c.base, dtls.WithServerName(p.SNI), dtls.WithInsecureSkipVerify(true))
+	c.base = append(c.base, dtls.WithInsecureSkipVerify(true))
 	if p.CID {
 		// The server may give us one, so that it knows us where our address
 		// changes. Its own does not change: we need none from it.
@@ -184,15 +184,22 @@ func NewDTLSClient(p Client) flow.Layer {
 // Wrap makes the handshake with the server.
 func (c *dtlsClient) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.Conn, error) {
 	start := time.Now()
+	ctx, cancel := c.within(ctx)
+	defer cancel()
+	sni, err := c.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
 	h := &dtlsHandshake{handshake: handshake{flow: f, role: &outbound}, under: newDatagrams(bare)}
-	h.sessions = c.resumable(f)
+	h.sessions = c.resumable(f, sni)
 	protos := c.offer(f)
 	var options []dtls.ClientOption
 	options = append(options, c.base...)
+	options = append(options, dtls.WithServerName(sni))
 	for _, o := range h.options() {
 		options = append(options, o.(dtls.Option))
 	}
-	options = append(options, dtls.WithVerifyConnection(func(st *dtls.State) error { return c.verify(ctx, h, st) }))
+	options = append(options, dtls.WithVerifyConnection(func(st *dtls.State) error { return c.verify(ctx, h, sni, st) }))
 	if len(protos) > 0 {
 		options = append(options, dtls.WithSupportedProtocols(protos...))
 	}
@@ -212,7 +219,7 @@ func (c *dtlsClient) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (fl
 	if err != nil {
 		return nil, h.end(err)
 	}
-	session.SNI = c.SNI
+	session.SNI = sni
 	if c.Offer == OfferChosen && len(protos) > 0 && cs.NegotiatedProtocol != protos[0] {
 		return nil, h.end(flow.Fail(flow.ALPNMismatch, "the client was given ALPN %q, the server chose %q", protos[0], cs.NegotiatedProtocol))
 	}
@@ -220,7 +227,7 @@ func (c *dtlsClient) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (fl
 	return h.carryOn(cs, session.Resumed), nil
 }
 
-func (c *dtlsClient) verify(ctx context.Context, h *dtlsHandshake, st *dtls.State) error {
+func (c *dtlsClient) verify(ctx context.Context, h *dtlsHandshake, sni string, st *dtls.State) error {
 	cs, err := h.state(st)
 	if err != nil {
 		return flow.Fail(flow.CertInvalid, "the server's certificate: %w", err)
@@ -228,7 +235,7 @@ func (c *dtlsClient) verify(ctx context.Context, h *dtlsHandshake, st *dtls.Stat
 	if isPSK(cs.CipherSuite) {
 		return nil // its Finished is yet to show that the server has the key
 	}
-	return c.Client.verify(ctx, &h.handshake, cs)
+	return c.Client.verify(ctx, &h.handshake, sni, cs)
 }
 
 func (c *dtlsClient) certificate(ctx context.Context, h *dtlsHandshake, cri *dtls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -251,9 +258,9 @@ func (c *dtlsClient) key(h *dtlsHandshake) dtls.PSKCallback {
 	}
 }
 
-func (c *dtlsClient) resumable(f *flow.Flow) *resumable {
+func (c *dtlsClient) resumable(f *flow.Flow, sni string) *resumable {
 	if !c.Tickets {
 		return nil
 	}
-	return &resumable{store: c.store, whole: true, scope: scope(c.SNI, c.Name, f.Dialled.Addr, c.Identity)}
+	return &resumable{store: c.store, whole: true, scope: scope(sni, c.Name, f.Dialled.Addr, c.Identity)}
 }

@@ -1,6 +1,7 @@
 package secure
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
@@ -113,8 +114,9 @@ const (
 // Client are the parameters of the outbound role.
 type Client struct {
 	Common
-	SNI    string // "" sends none
-	Name   string // reference identity (RFC 9525)
+	SNI    string                                // "" sends none
+	Ask    func(context.Context) (string, error) // says what to send in place of SNI; nil: nobody does
+	Name   string                                // reference identity (RFC 9525)
 	Port   uint16
 	Offer  Offer
 	ALPN   []string

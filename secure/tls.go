@@ -171,10 +171,16 @@ const sessions = 64
 // Wrap makes the handshake with the server.
 func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.Conn, error) {
 	start := time.Now()
+	ctx, cancel := c.within(ctx)
+	defer cancel()
+	sni, err := c.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
 	h := &handshake{flow: f, role: &outbound, resumes: c.Tickets}
 	cfg := c.base.Clone()
-	cfg.NextProtos = c.offer(f)
-	cfg.VerifyConnection = func(cs tls.ConnectionState) error { return c.verify(ctx, h, cs) }
+	cfg.ServerName, cfg.NextProtos = sni, c.offer(f)
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error { return c.verify(ctx, h, sni, cs) }
 	if c.Credential == nil {
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			h.asked = true
@@ -187,7 +193,7 @@ func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.C
 		return nil, err
 	}
 	session, cs := h.session(t, start)
-	session.SNI = c.SNI
+	session.SNI = sni
 	if c.Offer == OfferChosen && len(cfg.NextProtos) > 0 && cs.NegotiatedProtocol != cfg.NextProtos[0] {
 		return nil, flow.Fail(flow.ALPNMismatch, "the client was given ALPN %q, the server chose %q", cfg.NextProtos[0], cs.NegotiatedProtocol)
 	}
@@ -211,9 +217,29 @@ func (c *Client) offer(f *flow.Flow) []string {
 	return nil
 }
 
-func (c *Client) verify(ctx context.Context, h *handshake, cs tls.ConnectionState) error {
+// within is the handshake's time, for what is looked up in it as well.
+func (c *Client) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.Timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, c.Timeout)
+}
+
+// ask is the name to send.
+func (c *Client) ask(ctx context.Context) (string, error) {
+	if c.Ask == nil {
+		return c.SNI, nil
+	}
+	sni, err := c.Ask(ctx)
+	if err != nil {
+		return "", serverRefused(err)
+	}
+	return sni, nil
+}
+
+func (c *Client) verify(ctx context.Context, h *handshake, sni string, cs tls.ConnectionState) error {
 	p := presented(verify.Server, h.flow, cs, c.Now())
-	p.Name, p.Port, p.SNI = c.Name, c.Port, c.SNI
+	p.Name, p.Port, p.SNI = c.Name, c.Port, sni
 	id, err := c.Verify.Verify(ctx, p)
 	if err != nil {
 		return serverRefused(err)

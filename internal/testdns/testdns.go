@@ -47,17 +47,24 @@ type DNS struct {
 	Resolver string // of unbound, host:port
 	Server   string // of bind, which has all zones but nsd.test
 	Anchor   string // file with the DS records of the root
+	TLS      string // of unbound, for DNS over TLS, where [Over] gives it a certificate
 
 	t            T
 	dir          string
 	records      Records
 	named, nsd   *exec.Cmd
 	unbound      *exec.Cmd
-	nsdPort, ctl int
+	cert, key    string
 }
 
+// Option changes how a DNS is started.
+type Option func(*DNS)
+
+// Over has the resolver speak DNS over TLS as well, with that certificate.
+func Over(cert, key string) Option { return func(d *DNS) { d.cert, d.key = cert, key } }
+
 // Start signs, serves and resolves until the test ends.
-func Start(t T, records Records) *DNS {
+func Start(t T, records Records, options ...Option) *DNS {
 	t.Helper()
 	for z := range records {
 		if kinds[z] == "" {
@@ -65,6 +72,9 @@ func Start(t T, records Records) *DNS {
 		}
 	}
 	d := &DNS{t: t, dir: t.TempDir(), records: records}
+	for _, o := range options {
+		o(d)
+	}
 	order := slices.SortedFunc(mapKeys(kinds), func(a, b string) int { return strings.Count(b, ".")*10 + len(b) - strings.Count(a, ".")*10 - len(a) })
 	order = append(slices.DeleteFunc(order, func(z string) bool { return z == "test" || z == "." }), "test", ".")
 	for _, z := range order { // children first: their DS records go into the parent
@@ -287,7 +297,14 @@ zone:
  name: nsd.test
  zonefile: zone-nsd.test
 `, nsd, d.dir, d.file("nsd.list"), d.file("nsd.xfrd"), d.file("nsd.log")))
-	d.write("unbound.conf", unboundConf(resolver, d.dir, d.Anchor, port, nsd))
+	conf.Reset()
+	conf.WriteString(unboundConf(resolver, d.dir, d.Anchor, port, nsd))
+	if d.cert != "" {
+		over := freePort(d.t)
+		d.TLS = fmt.Sprintf("127.0.0.1:%d", over)
+		fmt.Fprintf(&conf, "server:\n interface: 127.0.0.1@%d\n tls-port: %d\n tls-service-pem: %q\n tls-service-key: %q\n", over, over, d.cert, d.key)
+	}
+	d.write("unbound.conf", conf.String())
 	d.named = d.start("named", "-g", "-c", d.file("named.conf"))
 	d.nsd = d.start("nsd", "-d", "-c", d.file("nsd.conf"))
 	d.unbound = d.start("unbound", "-d", "-d", "-p", "-c", d.file("unbound.conf"))

@@ -8,6 +8,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/tls"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -47,6 +48,9 @@ func Server(ctx context.Context, by []*build.Prober) *Report {
 			r.Chain = append(r.Chain, certificate(c, seen.p.Now))
 		}
 		r.Verdicts = judged(ctx, p, seen.p)
+	}
+	if p.TLSA != nil {
+		r.Extras = append(r.Extras, records(ctx, p)...)
 	}
 	if r.Reason == string(flow.DialRefused) || f.Dialled.Addr == "" {
 		return r
@@ -221,4 +225,26 @@ func route(ctx context.Context, p *build.Prober) Verdict {
 		v.Notes = s.Peer.Notes
 	}
 	return v
+}
+
+// records are what DNS says of the server.
+func records(ctx context.Context, p *build.Prober) []Extra {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	s, err := p.TLSA(ctx)
+	switch {
+	case err != nil:
+		return []Extra{{"tlsa", err.Error()}}
+	case len(s.Records) == 0:
+		return []Extra{{"tlsa", fmt.Sprintf("%s: none (DNSSEC: %s)", s.Name, s.State)}}
+	}
+	var all []Extra
+	for _, rec := range s.Records {
+		e := Extra{"tlsa", fmt.Sprintf("%s: %s (DNSSEC: %s)", s.Name, rec, s.State)}
+		if why := rec.Unusable(); why != nil {
+			e.Text += "; not usable: " + why.Error()
+		}
+		all = append(all, e)
+	}
+	return all
 }
