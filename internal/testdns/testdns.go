@@ -49,12 +49,12 @@ type DNS struct {
 	Anchor   string // file with the DS records of the root
 	TLS      string // of unbound, for DNS over TLS, where [Over] gives it a certificate
 
-	t            T
-	dir          string
-	records      Records
-	named, nsd   *exec.Cmd
-	unbound      *exec.Cmd
-	cert, key    string
+	t          T
+	dir        string
+	records    Records
+	named, nsd *exec.Cmd
+	unbound    *exec.Cmd
+	cert, key  string
 }
 
 // Option changes how a DNS is started.
