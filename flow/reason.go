@@ -40,6 +40,7 @@ const (
 	ClientCertUnknownCA Reason = "client_cert_unknown_ca"
 	ClientCertExpired   Reason = "client_cert_expired"
 	ClientCertRejected  Reason = "client_cert_rejected"
+	ClientCertRevoked   Reason = "client_cert_revoked"
 	ClientNotAllowed    Reason = "client_not_allowed"
 	PSKUnknown          Reason = "psk_unknown"
 	PSKMismatch         Reason = "psk_mismatch"
@@ -75,6 +76,9 @@ const (
 	PinMismatch        Reason = "pin_mismatch"
 	CADistrusted       Reason = "ca_distrusted"
 	OwnCAUpstream      Reason = "own_ca_upstream"
+	CertRevoked        Reason = "revoked"
+	RevocationUnknown  Reason = "revocation_unknown"
+	MustStaple         Reason = "must_staple"
 	CTMissing          Reason = "ct_missing"
 	CTInvalid          Reason = "ct_invalid"
 	CTTooFew           Reason = "ct_too_few"
@@ -130,6 +134,7 @@ var reasons = map[Reason]struct {
 	ClientCertUnknownCA: {FaultClient, alertNone, "the client's certificate is from no CA of client.ca"},
 	ClientCertExpired:   {FaultClient, alertNone, "the client's certificate is outside its validity"},
 	ClientCertRejected:  {FaultClient, alertNone, "the client's certificate fails a check; the error says which"},
+	ClientCertRevoked:   {FaultClient, alertNone, "the client's certificate, or one in its chain, was revoked"},
 	ClientNotAllowed:    {FaultClient, alertNone, "the client's certificate is good, but no allow rule takes it"},
 	PSKUnknown:          {FaultClient, alertNone, "psk has no key for the identity that the client named"},
 	PSKMismatch:         {FaultClient, alertNone, "the client has another key than psk has for its identity"},
@@ -164,6 +169,9 @@ var reasons = map[Reason]struct {
 	PinMismatch:        {FaultServer, alertInternalError, "the server's key is none of to.pin"},
 	CADistrusted:       {FaultServer, alertInternalError, "the server's chain has a key that is known to be in the wrong hands"},
 	OwnCAUpstream:      {FaultServer, alertInternalError, "the server shows a certificate of our own minting CA"},
+	CertRevoked:        {FaultServer, alertInternalError, "the server's certificate, or one in its chain, was revoked"},
+	RevocationUnknown:  {FaultServer, alertInternalError, "to.revocation is hard, and it could not be found out whether the server's certificate was revoked"},
+	MustStaple:         {FaultServer, alertInternalError, "the server's certificate asks for a stapled OCSP response, and there is no good one"},
 	CTMissing:          {FaultServer, alertInternalError, "the server shows no signed certificate timestamp, and to.ct requires them"},
 	CTInvalid:          {FaultServer, alertInternalError, "too few of the server's signed certificate timestamps count; the error says what is wrong with which"},
 	CTTooFew:           {FaultServer, alertInternalError, "the server's signed certificate timestamps are good, and of too few logs or operators"},

@@ -122,12 +122,15 @@ func each[V any](list []string, take func(place string) (V, error)) (v V, err er
 	if len(good) == 0 {
 		return v, ErrNoSource
 	}
-	var failed []error
 	for _, p := range good {
-		if v, err = take(p); err == nil {
+		var one error
+		if v, one = take(p); one == nil {
 			return v, nil
 		}
-		failed = append(failed, err)
+		if err != nil {
+			one = fmt.Errorf("%w; %w", err, one)
+		}
+		err = one
 	}
-	return v, errors.Join(failed...)
+	return v, err
 }

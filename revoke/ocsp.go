@@ -44,6 +44,9 @@ type Answer struct {
 // Raw is the OCSP response in DER, as it is stapled; nil of a CRL.
 func (a *Answer) Raw() []byte { return a.raw }
 
+// Holds says whether a, once verified, still is at now.
+func (a *Answer) Holds(now time.Time) bool { return current("answer", a.This, a.Next, now) == nil }
+
 // half is when it is time to ask again.
 func (a *Answer) half() time.Time { return a.This.Add(a.Next.Sub(a.This) / 2) }
 

@@ -169,6 +169,8 @@ func clientRefused(err error) error {
 			reason = flow.ClientCertUnknownCA
 		case verify.NotAllowed:
 			reason = flow.ClientNotAllowed
+		case verify.RevokedCert:
+			reason = flow.ClientCertRevoked
 		case verify.Missing:
 			reason = flow.ClientCertMissing
 		}

@@ -34,6 +34,10 @@ const (
 	DANEBogus    Reason = "dane_bogus"
 	DANELookup   Reason = "dane_lookup" // no answer
 
+	RevokedCert       Reason = "revoked"
+	RevocationUnknown Reason = "revocation_unknown"
+	MustStaple        Reason = "must_staple" // and no good staple
+
 	NotAllowed Reason = "not_allowed" // a good certificate that no access rule takes
 	Missing    Reason = "missing"     // no certificate at all
 )

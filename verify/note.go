@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"sync"
@@ -16,8 +17,35 @@ func (n Note) String() string { return string(n.Code) + ": " + n.Text }
 
 // notes are taken by checks that run side by side.
 type notes struct {
-	mu   sync.Mutex
-	list []Note
+	mu      sync.Mutex
+	list    []Note
+	dropped map[int]bool // paths
+}
+
+// drop says that path i is none after all. Others still read it.
+func (id *Identity) drop(i int) {
+	id.notes.mu.Lock()
+	defer id.notes.mu.Unlock()
+	if id.notes.dropped == nil {
+		id.notes.dropped = map[int]bool{}
+	}
+	id.notes.dropped[i] = true
+}
+
+// left are the paths that no check has dropped.
+func (id *Identity) left() [][]*x509.Certificate {
+	id.notes.mu.Lock()
+	defer id.notes.mu.Unlock()
+	if id.notes.dropped == nil {
+		return id.chains
+	}
+	var left [][]*x509.Certificate
+	for i, path := range id.chains {
+		if !id.notes.dropped[i] {
+			left = append(left, path)
+		}
+	}
+	return left
 }
 
 const maxNotes = 8

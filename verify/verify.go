@@ -163,7 +163,7 @@ func (v verifier) Verify(ctx context.Context, p *Presented) (*Identity, error) {
 		return nil, err
 	}
 	passed := *id
-	passed.by = slices.Clone(id.by)
+	passed.by, passed.chains = slices.Clone(id.by), id.left()
 	for _, c := range v.checks {
 		if s, ok := c.(fmt.Stringer); ok {
 			passed.by = append(passed.by, s.String())

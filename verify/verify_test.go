@@ -168,7 +168,8 @@ func TestAnyoneVouchesForNoName(t *testing.T) {
 
 func TestReasonsAreTheFlowRecords(t *testing.T) {
 	for _, r := range []verify.Reason{verify.Expired, verify.NotYetValid, verify.UnknownCA, verify.Invalid, verify.NameWrong,
-		verify.WeakKey, verify.WeakSig, verify.KeyUsage, verify.PinWrong, verify.Distrusted, verify.OwnCA, verify.CTMissing, verify.CTInvalid, verify.CTTooFew, verify.CTNoList} {
+		verify.WeakKey, verify.WeakSig, verify.KeyUsage, verify.PinWrong, verify.Distrusted, verify.OwnCA, verify.CTMissing, verify.CTInvalid, verify.CTTooFew, verify.CTNoList,
+		verify.RevokedCert, verify.RevocationUnknown, verify.MustStaple} {
 		if flow.Reason(r).Meaning() == "" {
 			t.Errorf("%s is no reason of the flow record", r)
 		}
