@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,12 +25,15 @@ import (
 
 // shelf answers for a publisher of lists, without a network.
 type shelf struct {
+	mu        sync.Mutex // who fetches does so on another goroutine
 	list, sig []byte
 	err       error
 	asked     []time.Time // for the list
 }
 
 func (s *shelf) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	body := s.sig
 	if strings.HasSuffix(r.URL.Path, ".json") {
 		s.asked = append(s.asked, time.Now())
@@ -66,6 +70,8 @@ func newDesk(t *testing.T) *desk {
 
 func (d *desk) publish(t *testing.T, at time.Time) {
 	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.list = ca.LogList(at, d.log)
 	sum := sha256.Sum256(d.list)
 	var err error
@@ -88,16 +94,14 @@ func TestListsAreRenewed(t *testing.T) {
 		if n := len(d.asked); n != 1 || d.logs.Len() != 1 {
 			t.Fatalf("asked %d times, %d logs", n, d.logs.Len())
 		}
-		time.Sleep(21 * time.Hour)
+		pass(21 * time.Hour)
 		d.publish(t, time.Now())
-		time.Sleep(6 * time.Hour)
-		synctest.Wait()
+		pass(6 * time.Hour)
 		if n := len(d.asked); n != 2 || !d.logs.Oldest().Equal(d.asked[0].Add(21*time.Hour)) {
 			t.Fatalf("asked %d times, the list is of %s", n, d.logs.Oldest())
 		}
-		d.err = errors.New("no route to host")
-		time.Sleep(71 * 24 * time.Hour)
-		synctest.Wait()
+		d.breaks(errors.New("no route to host"))
+		pass(71 * 24 * time.Hour)
 		n := len(d.asked)
 		if gap := d.asked[3].Sub(d.asked[2]); gap > 2*time.Minute {
 			t.Errorf("tried again after %s", gap)
@@ -108,16 +112,27 @@ func TestListsAreRenewed(t *testing.T) {
 		if !strings.Contains(d.out.String(), "list of CT logs too old") {
 			t.Error("nobody said that it is too old")
 		}
-		d.err = nil
+		d.breaks(nil)
 		d.publish(t, time.Now())
-		time.Sleep(2 * time.Hour)
-		synctest.Wait()
+		pass(2 * time.Hour)
 		if age := time.Since(d.logs.Oldest()); age > 3*time.Hour {
 			t.Errorf("the list is %s old", age)
 		}
 		cancel()
 		<-done
 	})
+}
+
+// pass lets so much time go by, and waits for what it brings.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (s *shelf) breaks(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
 }
 
 // Nobody gets us back to a list of old, however well signed.

@@ -114,9 +114,9 @@ func TestHoldsFails(t *testing.T) {
 	long := subject()
 	long.CN = strings.Repeat("x", 2049)
 	many := subject()
-	many.DNS = make([]string, 257)
+	many.DNS = make([]string, 129)
 	much := subject()
-	for range 64 {
+	for range 16 {
 		much.URI = append(much.URI, "spiffe://"+strings.Repeat("x", 1024))
 	}
 	for _, c := range []struct {
@@ -127,7 +127,7 @@ func TestHoldsFails(t *testing.T) {
 		{`not (dns[7] == "x")`, subject(), "index out of range"},
 		{`not (duration(cn) > duration("1h"))`, subject(), "invalid duration"},
 		{`true`, long, "too long names"},
-		{`true`, many, "too many names for an `if`: 257"},
+		{`true`, many, "too many names for an `if`: 129"},
 		{`true`, much, "too long names"},
 	} {
 		r, err := rule.Parse(c.text)
@@ -161,15 +161,14 @@ func TestHoldsIsBounded(t *testing.T) {
 	}
 	s := subject()
 	s.DNS, s.URI, s.CN = nil, nil, strings.Repeat("a", 2000)
-	for range 256 {
-		s.DNS, s.URI = append(s.DNS, strings.Repeat("a", 100)), append(s.URI, strings.Repeat("a", 100))
+	for range 128 {
+		s.DNS, s.URI = append(s.DNS, strings.Repeat("a", 50)), append(s.URI, strings.Repeat("a", 50))
 	}
 	start := time.Now()
 	if is, err := r.Holds(s); is || err != nil {
 		t.Error(is, err)
 	}
-	t.Logf("%s", time.Since(start))
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > 10*time.Second { // a tenth of a second, but for the race detector
 		t.Errorf("%s", d)
 	}
 }

@@ -31,9 +31,9 @@ type Subject struct {
 // Bounds on what a stranger may have evaluated. Certificates of public CAs have
 // 100 names at most; a SPIFFE ID has 2048 bytes.
 const (
-	maxItems = 256      // of one list
+	maxItems = 128      // of one list
 	maxOne   = 2048     // bytes of one text
-	maxAll   = 64 << 10 // of all texts
+	maxAll   = 16 << 10 // of all texts
 )
 
 func (s *Subject) bounded() error {
