@@ -194,11 +194,29 @@ func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.C
 	}
 	session, cs := h.session(t, start)
 	session.SNI = sni
+	forgetUnbound(t, cfg, cs)
 	if c.Offer == OfferChosen && len(cfg.NextProtos) > 0 && cs.NegotiatedProtocol != cfg.NextProtos[0] {
 		return nil, flow.Fail(flow.ALPNMismatch, "the client was given ALPN %q, the server chose %q", cfg.NextProtos[0], cs.NegotiatedProtocol)
 	}
 	f.Outbound = append(f.Outbound, session)
 	return h.carryOn(t, u, cs, c.Truncation)
+}
+
+// forgetUnbound drops a session of TLS 1.2 whose keys do not name the handshake that
+// they are from (RFC 7627): who sits between can resume it with both ends. Without
+// that, crypto/tls exports no keys.
+func forgetUnbound(t *tls.Conn, cfg *tls.Config, cs tls.ConnectionState) {
+	if cfg.ClientSessionCache == nil || cs.Version >= tls.VersionTLS13 {
+		return
+	}
+	if _, err := cs.ExportKeyingMaterial("EXPORTER-sallyport", nil, 1); err == nil {
+		return
+	}
+	key := cfg.ServerName // as crypto/tls has it
+	if key == "" {
+		key = t.RemoteAddr().String()
+	}
+	cfg.ClientSessionCache.Put(key, nil)
 }
 
 func (c *Client) offer(f *flow.Flow) []string {
