@@ -17,6 +17,7 @@ import (
 	"sallyport/credential"
 	"sallyport/dane"
 	"sallyport/flow"
+	"sallyport/preamble"
 	"sallyport/proxy"
 	"sallyport/route"
 	"sallyport/secure"
@@ -271,6 +272,9 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 	if c.From.Secure() {
 		l.Peek = proxy.PeekMust
 	}
+	if c.ProxyProtocol != config.ProxyOff {
+		l.Preamble = []flow.Layer{preamble.AcceptProxy{Trust: c.ProxyTrust, Require: c.ProxyProtocol == config.ProxyRequire, Timeout: c.Peek}}
+	}
 	var ech *secure.ECHKeys
 	if len(c.ECH) > 0 {
 		keys, err := b.ech(c)
@@ -281,7 +285,7 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 		ech = keys
 	}
 	for i := range c.Routes {
-		if r := &c.Routes[i]; c.From.Unix != "" && len(r.Client.From) > 0 {
+		if r := &c.Routes[i]; c.From.Unix != "" && c.ProxyProtocol == config.ProxyOff && len(r.Client.From) > 0 {
 			return nil, fileError("%s: client.from names addresses, and a client of a unix socket has none: nobody could pass\nhint: who may open the socket is settled by its folder's mode", named(r.Pos, r.Name))
 		}
 	}
@@ -323,10 +327,12 @@ func (b *builder) route(l *config.Listener, ech *secure.ECHKeys, c *config.Route
 	case config.Splice:
 		d.Action = flow.Splice
 		d.Upstream = b.dialer(c)
+		d.Outbound = announced(c)
 		return r, line, nil
 	}
 	d.Action = flow.Terminate
 	d.Upstream = b.dialer(c)
+	d.Outbound = announced(c)
 	if l.From.Secure() {
 		layer, params, err := b.inbound(l, ech, c)
 		if err != nil {
@@ -340,11 +346,22 @@ func (b *builder) route(l *config.Listener, ech *secure.ECHKeys, c *config.Route
 		if err != nil {
 			return r, line, err
 		}
-		d.Outbound = []flow.Layer{layer}
+		d.Outbound = append(d.Outbound, layer)
 		line.Outbound = params.String()
 	}
 	d.DialFirst = c.ALPN.Mirror
 	return r, line, nil
+}
+
+// announced is what the server is told of the client, ahead of everything else.
+func announced(c *config.Route) []flow.Layer {
+	switch c.To.ProxyProtocol {
+	case config.ProxyV1:
+		return []flow.Layer{preamble.SendProxy{Version: 1, Timeout: c.Timeouts.Handshake}}
+	case config.ProxyV2:
+		return []flow.Layer{preamble.SendProxy{Version: 2, Timeout: c.Timeouts.Handshake}}
+	}
+	return nil
 }
 
 func match(c config.Match) route.Match {

@@ -18,7 +18,8 @@ type Prober struct {
 	Name   string
 	To     string // as configured
 	Dial   flow.Dialer
-	Route  flow.Layer // what the route has
+	Before []flow.Layer // below TLS
+	Route  flow.Layer   // what the route has
 	Judges []Judge
 	TLSA   func(context.Context) (*dane.Service, error) // what DNS says of the server; nil: nobody can be asked
 
@@ -68,7 +69,7 @@ func (b *builder) prober(l *config.Listener, c *config.Route) (*Prober, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Prober{Name: c.Name, To: c.To.Addr.String(), Dial: b.dialer(c), Route: route, datagram: l.From.Datagram()}
+	p := &Prober{Name: c.Name, To: c.To.Addr.String(), Dial: b.dialer(c), Before: announced(c), Route: route, datagram: l.From.Datagram()}
 	p.client = secure.Client{Common: common, SNI: c.To.SNI, Name: c.To.Name, Port: c.To.Addr.Port, ALPN: c.To.ALPN.Protos}
 	p.client.KeyLog = nil
 	if b.canAsk(&c.To) {

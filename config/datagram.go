@@ -42,6 +42,8 @@ func (g *ruling) datagrams() {
 	if g.all.find("timeouts.idle") == nil {
 		g.route.Timeouts.Idle = datagramIdle
 	}
+	g.refuseSaid([]string{"to.proxy_protocol"}, "PROXY headers for datagrams are not built in this version", "")
+	g.route.To.ProxyProtocol = ProxyNone
 	g.refuseSaid(streams, "datagrams have no half-close and no end that could be cut off", "")
 	g.spoofed()
 }

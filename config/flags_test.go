@@ -21,7 +21,7 @@ var samples = map[string][]string{
 	"NAME": {"a.example"}, "URI": {"spiffe://corp/ops/*"}, "CIDR": {"10.0.0.0/8", "::1"},
 	"TEXT": {"some text, with: a comma"}, "EXPR": {`any(dns, like(#, "*.a.example"))`}, "on|off": {"on"}, "DURATION": {"90s"}, "VERSION": {"1.2"},
 	"PROTOCOLS|mirror": {"h2", "http/1.1"}, "DURATION|@FILE": {"@offset"}, "all": {"all"},
-	"allow.ip_san": {"10.0.0.0/8"}, "BYTES": {"576"}, "to.psk_identity": {"dev 1"}, "action": {"terminate"}, "name": {"edge"}, "tls.min": {"1.0"},
+	"allow.ip_san": {"10.0.0.0/8"}, "BYTES": {"576"}, "to.psk_identity": {"dev 1"}, "action": {"terminate"}, "proxy_protocol": {"require"}, "name": {"edge"}, "tls.min": {"1.0"},
 }
 
 func sample(k config.Key) []string {
@@ -44,6 +44,10 @@ func needs(k config.Key) map[string]any {
 	switch k.Path {
 	case "psk":
 		return map[string]any{}
+	case "proxy_protocol":
+		lis["proxy_trust"] = []any{"10.0.0.0/8"}
+	case "proxy_trust":
+		lis["proxy_protocol"] = "require"
 	case "to.psk_identity":
 		put(lis, "to.psk", "a.psk")
 	}
@@ -73,9 +77,9 @@ func TestBothSpellings(t *testing.T) {
 			if strings.Contains(k.Path, "psk") || strings.HasSuffix(k.Path, "tls.mtu") || strings.HasSuffix(k.Path, "tls.cid") {
 				args = []string{"dtls://:443", "dtls://10.0.0.1:443"}
 			}
-			for _, path := range []string{"cert", "client.ca", "allow.cn", "to.psk"} {
+			for _, path := range []string{"cert", "client.ca", "allow.cn", "to.psk", "proxy_trust", "proxy_protocol"} {
 				if hasPath(base, path) && path != k.Path {
-					args = append(args, "--"+strings.ReplaceAll(path, ".", "-"), map[string]string{"cert": "site.pem", "client.ca": "ca.pem", "allow.cn": "x", "to.psk": "a.psk"}[path])
+					args = append(args, "--"+strings.NewReplacer(".", "-", "_", "-").Replace(path), map[string]string{"proxy_trust": "10.0.0.0/8", "proxy_protocol": "require", "cert": "site.pem", "client.ca": "ca.pem", "allow.cn": "x", "to.psk": "a.psk"}[path])
 				}
 			}
 			for _, v := range values {
@@ -237,7 +241,7 @@ func TestUnknownFlag(t *testing.T) {
 		"--cacert": "--client-ca", "--ca": "--to-ca", "--CAfile": "--to-ca", "--listen": "FROM", "--target": "TO", "--status": "--metrics",
 		"-k": "--unsafe-no-verify", "--insecure": "--unsafe-no-verify", "--servername=x": "--to-sni", "--client-cert": "--to-cert",
 		"--certt": "did you mean --cert?", "--acme-email": "not built", "--mint-cert": "not built", "--metrics": "not built",
-		"--limits-flows": "not built", "--to-balance": "not built", "--proxy-protocol": "not built", "--match-sni": "only in a file",
+		"--limits-flows": "not built", "--to-balance": "not built", "--users": "not built", "--match-sni": "only in a file",
 		"--include": "only in a file", "--to_tls_min": "--to-tls-min", "--print-confg": "--print-config", "--log-sample": "not built",
 	} {
 		if got := config.UnknownFlag(flag); !strings.Contains(got, want) {

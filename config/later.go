@@ -13,12 +13,12 @@ var later = map[string]string{
 	"file":     "admin metrics limits storage ticket_secret filters taps",
 	"log":      "sample",
 	"process":  "no_sandbox admin_tcp",
-	"listener": "proxy_protocol proxy_trust users limits " + laterRoute,
-	"defaults": "proxy_protocol proxy_trust users limits " + laterRoute,
+	"listener": "users limits " + laterRoute,
+	"defaults": "users limits " + laterRoute,
 	"route":    laterRoute,
 	"match":    "dest port ja4 list server if",
 	"client":   "dane",
-	"to":       "spiffe starttls proxy_protocol source via balance hash slow_start retry check weight backup",
+	"to":       "spiffe starttls source via balance hash slow_start retry check weight backup",
 	"unsafe":   "open_proxy",
 }
 

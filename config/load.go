@@ -179,6 +179,9 @@ func (l *loader) included(file string, by Pos) []*node {
 	return nil
 }
 
+// listenerOnly are the keys that routes do not inherit.
+var listenerOnly = []string{"from", "name", "ech", "proxy_protocol", "proxy_trust", "routes"}
+
 // listener inherits from `defaults` and passes on to routes.
 func (l *loader) listener(own, defaults *node) {
 	all := merge(defaults, own)
@@ -188,7 +191,7 @@ func (l *loader) listener(own, defaults *node) {
 		l.add(own.pos, "from: tls://:443", "a listener without `from`")
 		return
 	}
-	shared := all.without("from", "name", "ech", "routes")
+	shared := all.without(listenerOnly...)
 	var whole Route
 	l.fill(shared, routeSchema, reflect.ValueOf(&whole).Elem())
 	lis.Peek = whole.Timeouts.Peek
@@ -206,7 +209,7 @@ func (l *loader) listener(own, defaults *node) {
 	case len(routes.list) == 0:
 		l.add(routes.pos, "", "`routes` is empty: nobody would get through")
 	default:
-		outer := own.without("from", "name", "ech", "routes")
+		outer := own.without(listenerOnly...)
 		for _, r := range routes.list {
 			one(merge(shared, r), saidWith(outer, r))
 		}

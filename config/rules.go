@@ -62,7 +62,7 @@ func (g *ruling) apply() {
 		g.server()
 	} else {
 		g.refuseSaid(tlsTo, "the server's side is clear text (`"+r.To.Addr.Text+"`)", "to: "+r.To.Addr.secure()+"://"+r.To.Addr.where())
-		r.To = To{Pos: r.To.Pos, Addr: r.To.Addr}
+		r.To = To{Pos: r.To.Pos, Addr: r.To.Addr, ProxyProtocol: r.To.ProxyProtocol}
 	}
 	g.alpn()
 	g.versions("tls", &r.TLS, in)
@@ -73,6 +73,7 @@ func (g *ruling) apply() {
 
 // applyListener looks at what stands at the listener alone.
 func (g *ruling) applyListener() {
+	g.proxyHeaders()
 	switch g.lis.From.Carrier {
 	case "tls":
 		return
@@ -83,6 +84,23 @@ func (g *ruling) applyListener() {
 	}
 	g.refuseFrom(append([]string{"ech"}, tlsFrom...))
 	g.lis.ECH = nil
+}
+
+// proxyHeaders looks at who may say for whom it speaks.
+func (g *ruling) proxyHeaders() {
+	l := g.lis
+	said, trust := g.at("proxy_protocol"), g.at("proxy_trust")
+	switch asked := l.ProxyProtocol != ProxyOff; {
+	case l.From.Datagram():
+		g.refuseSaid([]string{"proxy_protocol", "proxy_trust"}, "clients send datagrams here, and PROXY headers are read off streams", "")
+		l.ProxyProtocol = ProxyOff
+	case asked && len(l.ProxyTrust) == 0 && l.From.Unix == "":
+		g.add(said, "name the proxies before us, "+said.word("proxy_trust")+" 10.0.0.0/8: anybody else could claim any address", "%s without %s", said.word("proxy_protocol"), said.word("proxy_trust"))
+	case !asked && g.said.find("proxy_trust") != nil:
+		g.add(trust, "add "+trust.word("proxy_protocol")+" require, or optional", "%s without %s: no PROXY header is read", trust.word("proxy_trust"), trust.word("proxy_protocol"))
+	case l.ProxyProtocol == ProxyOptional && !l.From.Secure():
+		g.add(said, "require", "%s optional has to wait for what the client says, and on %s:// the server may be the one who speaks first", said.word("proxy_protocol"), l.From.Carrier)
+	}
 }
 
 // at is where path was said, or the route itself.
@@ -156,7 +174,7 @@ func (g *ruling) splice() {
 	g.dropFrom()
 	addr := r.To.Addr
 	addr.Carrier = addr.plain()
-	r.To = To{Pos: r.To.Pos, Addr: addr}
+	r.To = To{Pos: r.To.Pos, Addr: addr, ProxyProtocol: r.To.ProxyProtocol}
 }
 
 // dropFrom forgets what was inherited about TLS with clients.
@@ -315,6 +333,11 @@ func (g *ruling) alpn() {
 		return
 	}
 	switch auth := r.Client.Auth != AuthNone || r.PSK != ""; {
+	case said && r.ALPN.Mirror && r.To.ProxyProtocol == ProxyV2:
+		pos := g.at("alpn")
+		g.add(pos, "name the protocols, or write v1", "%s mirror dials the server before there is a handshake with the client that %s v2 could tell of", pos.word("alpn"), pos.word("to.proxy_protocol"))
+	case !said && !auth && r.To.ProxyProtocol == ProxyV2:
+		r.Notes = append(r.Notes, "no ALPN: the server is dialled only once there is a handshake to tell it of")
 	case said && r.ALPN.Mirror && auth:
 		pos := g.at("alpn")
 		g.add(pos, "name the protocols: h2, http/1.1", "%s mirror dials the server before the client has shown who it is", pos.word("alpn"))

@@ -26,9 +26,11 @@ var enums = map[string][]string{
 	"Profile":   {"webpki", "private", "strict"},
 	"Preset":    {"modern", "intermediate", "old"},
 
-	"Revocation": {"off", "soft", "hard"},
-	"DANE":       {"off", "prefer", "require"},
-	"CT":         {"off", "report", "require"},
+	"Revocation":  {"off", "soft", "hard"},
+	"DANE":        {"off", "prefer", "require"},
+	"ProxyAccept": {"off", "optional", "require"},
+	"ProxySend":   {"off", "v1", "v2"},
+	"CT":          {"off", "report", "require"},
 }
 
 var switches = map[string]Switch{"on": true, "true": true, "off": false, "false": false, "none": false}

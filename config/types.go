@@ -44,12 +44,14 @@ type Process struct {
 
 // Listener is one address that clients connect to.
 type Listener struct {
-	Pos    Pos
-	Name   string        `key:"name" doc:"what the log calls it (default: carrier-port)" as:"label"`
-	From   Address       `key:"from" doc:"where clients connect: tls://:443, tcp://127.0.0.1:5432, dtls://:5684, tls://unix:PATH, tls://systemd:NAME" as:"from"`
-	ECH    []string      `key:"ech" doc:"PEM files with ECH keys (RFC 9934): the PRIVATE KEY and its ECHCONFIG" as:"file"`
-	Routes []Route       `key:"routes" doc:"what becomes of a connection: the first that matches wins, none refuses"`
-	Peek   time.Duration // timeouts.peek as it stands at the listener
+	Pos           Pos
+	Name          string         `key:"name" doc:"what the log calls it (default: carrier-port)" as:"label"`
+	From          Address        `key:"from" doc:"where clients connect: tls://:443, tcp://127.0.0.1:5432, dtls://:5684, tls://unix:PATH, tls://systemd:NAME" as:"from"`
+	ProxyProtocol ProxyAccept    `key:"proxy_protocol" doc:"PROXY headers, v1 or v2, that say who a client is: off, optional or require" default:"off"`
+	ProxyTrust    []netip.Prefix `key:"proxy_trust" doc:"proxies whose PROXY headers are believed"`
+	ECH           []string       `key:"ech" doc:"PEM files with ECH keys (RFC 9934): the PRIVATE KEY and its ECHCONFIG" as:"file"`
+	Routes        []Route        `key:"routes" doc:"what becomes of a connection: the first that matches wins, none refuses"`
+	Peek          time.Duration  // timeouts.peek as it stands at the listener
 }
 
 // Route is what becomes of the connections that Match takes.
@@ -137,13 +139,20 @@ type To struct {
 	Profile Profile  `key:"profile" doc:"floors for keys and signatures: webpki, private or strict (default: webpki with the system's anchors, else private)"`
 	Pin     []string `key:"pin" doc:"SHA-256 of accepted public keys: sha256//BASE64, or hexadecimal" as:"pin"`
 
-	CRL        []string       `key:"crl" doc:"files with certificate revocation lists of the CAs" as:"file"`
-	Revocation Revocation     `key:"revocation" doc:"fetch CRLs and OCSP responses: off, soft (go on where none is to be had) or hard" default:"off"`
-	DANE       DANE           `key:"dane" doc:"TLSA records in DNS: off, prefer (where there are any) or require" default:"off"`
-	CT         CT             `key:"ct" doc:"Certificate Transparency: off, report or require" default:"off"`
-	AIA        Switch         `key:"aia" doc:"fetch intermediates that the server leaves out from where its certificate says" default:"off"`
-	Reach      []netip.Prefix `key:"reach" doc:"loopback, link-local and private addresses that may be fetched from where a certificate names them"`
+	CRL           []string       `key:"crl" doc:"files with certificate revocation lists of the CAs" as:"file"`
+	Revocation    Revocation     `key:"revocation" doc:"fetch CRLs and OCSP responses: off, soft (go on where none is to be had) or hard" default:"off"`
+	DANE          DANE           `key:"dane" doc:"TLSA records in DNS: off, prefer (where there are any) or require" default:"off"`
+	CT            CT             `key:"ct" doc:"Certificate Transparency: off, report or require" default:"off"`
+	AIA           Switch         `key:"aia" doc:"fetch intermediates that the server leaves out from where its certificate says" default:"off"`
+	ProxyProtocol ProxySend      `key:"proxy_protocol" doc:"tell the server who the client is by a PROXY header: off, v1 or v2, which tells of its TLS too" default:"off"`
+	Reach         []netip.Prefix `key:"reach" doc:"loopback, link-local and private addresses that may be fetched from where a certificate names them"`
 }
+
+// ProxyAccept says whether clients begin with a PROXY header.
+type ProxyAccept string
+
+// ProxySend is the version of the PROXY header that the server gets.
+type ProxySend string
 
 // TLS are the parameters of one side, TLS or DTLS. The zero Min and Max are the
 // preset's; Record is of TLS alone, MTU and CID of DTLS.
@@ -254,6 +263,14 @@ const (
 	DANEOff     DANE = ""
 	DANEPrefer  DANE = "prefer"
 	DANERequire DANE = "require"
+
+	ProxyOff      ProxyAccept = ""
+	ProxyOptional ProxyAccept = "optional"
+	ProxyRequire  ProxyAccept = "require"
+
+	ProxyNone ProxySend = ""
+	ProxyV1   ProxySend = "v1"
+	ProxyV2   ProxySend = "v2"
 
 	CTOff     CT = ""
 	CTReport  CT = "report"

@@ -69,6 +69,10 @@ type Rester interface{ Rest() }
 // set meanwhile. Until then nobody may read. On an error f is not called.
 type Waiter interface{ WhenReadable(f func()) error }
 
+// Peeker is an optional interface of a Conn: bytes that have come are looked at and
+// stay where they are. It waits for the first one, and gives 0 at the stream's end.
+type Peeker interface{ Peek(p []byte) (int, error) }
+
 // Packets is an optional interface of a Datagram Conn that an acceptor gave, for a
 // layer whose peer may change its address. ReadFrom says where each datagram came
 // from; WriteTo sends elsewhere than to the client's address as it is now.

@@ -50,10 +50,30 @@ type Origin struct {
 // chooses.
 type Print struct{ JA3, JA4 string }
 
-// Asked is where the client asked to go, in a preamble.
+// Asked is where the client asked to go, in a preamble, and of a PROXY header that
+// is trusted whom it names; the zero values where nothing was said.
 type Asked struct {
-	Host string
-	Port uint16
+	Host   string
+	Port   uint16
+	Client netip.AddrPort
+	Local  netip.AddrPort // which address of the proxy before us Client has reached
+}
+
+// Client is who is served: whom a trusted PROXY header names, else where the
+// connection comes from. It is zero for a unix socket.
+func (f *Flow) Client() netip.AddrPort {
+	if f.Asked.Client.IsValid() {
+		return f.Asked.Client
+	}
+	return f.Origin.Client
+}
+
+// Reached is the address that Client has reached.
+func (f *Flow) Reached() netip.AddrPort {
+	if f.Asked.Client.IsValid() {
+		return f.Asked.Local
+	}
+	return f.Origin.Local
 }
 
 // Dialled is the server's end of the bare outbound connection.

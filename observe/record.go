@@ -61,6 +61,13 @@ func record(f *flow.Flow, e *flow.Error) []slog.Attr {
 		a.text("pattern", d.Pattern)
 	}
 	a.text("client", clientName(f))
+	if f.Asked.Client.IsValid() {
+		via := "unix"
+		if f.Origin.Client.IsValid() {
+			via = f.Origin.Client.String()
+		}
+		a.text("via", via)
+	}
 	if f.Dialled.Addr != "" {
 		a.text("server", f.Dialled.Addr)
 	}
@@ -112,10 +119,10 @@ func record(f *flow.Flow, e *flow.Error) []slog.Attr {
 }
 
 func clientName(f *flow.Flow) string {
-	if !f.Origin.Client.IsValid() {
-		return "unix"
+	if c := f.Client(); c.IsValid() {
+		return c.String()
 	}
-	return f.Origin.Client.String()
+	return "unix"
 }
 
 type attrs struct{ list []slog.Attr }

@@ -54,7 +54,11 @@ func part(client, bare flow.Conn, server *side, err error) error {
 
 // establish peeks, decides, and brings both ends up or refuses the client.
 func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.Flow, bare flow.Conn, server *side) (_ flow.Conn, failed error) {
-	client, err := peek(l, f, bare)
+	client, err := wrap(ctx, f, bare, l.Preamble, flow.StagePreamble)
+	if err != nil {
+		return nil, refuse(bare, f, flow.StagePreamble, err)
+	}
+	client, err = peek(l, f, client)
 	if err != nil {
 		return nil, refuse(bare, f, flow.StagePeek, err)
 	}

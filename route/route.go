@@ -86,7 +86,7 @@ func (t *Table) index(i int, m Match) {
 // the server name, or for the lack of one, if that is in no route that asks for
 // it; else for want of a route. The hello's SNI is in lower case, as wire gives it.
 func (t *Table) Decide(f *flow.Flow) *flow.Decision {
-	s := search{t: t, f: f, found: len(t.routes), client: f.Origin.Client.Addr().Unmap().WithZone("")}
+	s := search{t: t, f: f, found: len(t.routes), client: f.Client().Addr().Unmap().WithZone("")}
 	s.scan(t.any)
 	if f.Hello != nil {
 		s.scanSNI(f.Hello.SNI)

@@ -79,7 +79,7 @@ func presented(role verify.Role, f *flow.Flow, cs tls.ConnectionState, now time.
 	return &verify.Presented{
 		Role: role, Transport: f.Origin.Transport.String(),
 		Chain: cs.PeerCertificates, Staple: cs.OCSPResponse, SCTs: cs.SignedCertificateTimestamps,
-		SNI: cs.ServerName, ALPN: cs.NegotiatedProtocol, Remote: f.Origin.Client,
+		SNI: cs.ServerName, ALPN: cs.NegotiatedProtocol, Remote: f.Client(),
 		Version: cs.Version, Suite: cs.CipherSuite, Resumed: cs.DidResume,
 		Now: now,
 	}

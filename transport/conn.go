@@ -43,6 +43,7 @@ var (
 	_ flow.UnitReader = (*conn)(nil)
 	_ flow.Unsent     = (*conn)(nil)
 	_ flow.Waiter     = (*conn)(nil)
+	_ flow.Peeker     = (*conn)(nil)
 )
 
 func newConn(s socket, p *Poller) (*conn, error) {
@@ -66,6 +67,25 @@ func (c *conn) CloseWrite() error {
 func (c *conn) Bare() *net.TCPConn {
 	t, _ := c.socket.(*net.TCPConn)
 	return t
+}
+
+// Peek implements flow.Peeker.
+func (c *conn) Peek(p []byte) (n int, err error) {
+	over := c.raw.Read(func(fd uintptr) bool {
+		for {
+			n, _, err = unix.Recvfrom(int(fd), p, unix.MSG_PEEK)
+			if err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	switch {
+	case over != nil:
+		return 0, over
+	case err != nil:
+		return 0, os.NewSyscallError("recvfrom", err)
+	}
+	return n, nil
 }
 
 // Abort sends a reset over TCP. A unix socket knows none: there the peer sees

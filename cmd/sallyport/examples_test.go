@@ -36,6 +36,7 @@ func TestExamples(t *testing.T) {
 		"client-certificates.yaml": exampleClientCertificates,
 		"routes.yaml":              exampleRoutes,
 		"old-server.yaml":          exampleOldServer,
+		"proxy-protocol.yaml":      exampleProxyProtocol,
 
 		"datagram-offload.yaml":       exampleDatagramOffload,
 		"datagram-encrypt.yaml":       exampleDatagramEncrypt,
@@ -183,6 +184,19 @@ func exampleOffload(t *testing.T, e *example) {
 	e.server("127.0.0.1:8080", backend(t, "service"))
 	p := e.start()
 	e.mustAskTLS(p.Addr(""), &tls.Config{ServerName: "www.example"}, "service")
+}
+
+func exampleProxyProtocol(t *testing.T, e *example) {
+	e.leaf("site", []string{"www.example"})
+	e.ca("clients-ca")
+	e.server("127.0.0.1:8080", nginxTold(t).addr)
+	e.text = strings.ReplaceAll(e.text, "10.0.0.0/8", "127.0.0.1")
+	front := haproxyTo(t, e.start().Addr(""), "send-proxy-v2")
+	c := tls.Client(from(t, "127.0.0.77", front.addr), &tls.Config{ServerName: "www.example", RootCAs: e.root.Pool()})
+	fmt.Fprint(c, "GET / HTTP/1.0\r\n\r\n")
+	if got, err := io.ReadAll(c); !strings.Contains(string(got), "client 127.0.0.77 ") {
+		t.Errorf("%v: %q", err, got)
+	}
 }
 
 func exampleEncrypt(t *testing.T, e *example) {

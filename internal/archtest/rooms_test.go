@@ -72,6 +72,7 @@ var owners = map[string][]string{
 	"golang.org/x/sys":                 {"transport", "posture", "proxy", "bench"},
 	"golang.org/x/crypto":              {"wire", "record", "secure", "ct", "revoke"},
 	"golang.org/x/net":                 {"name"}, // idna, publicsuffix
+	"github.com/pires/go-proxyproto":   {"preamble"},
 	"github.com/pion/dtls/v3":          {"secure", "bench"},
 	"github.com/pion/logging":          {"secure"}, // which pion/dtls asks for one of
 	"github.com/Netflix/bettertls":     nil,

@@ -77,14 +77,16 @@ func connect(ctx context.Context, p *build.Prober, layer flow.Layer) (*flow.Flow
 		e.Stage = flow.StageDial
 		return f, &e
 	}
-	secured, err := layer.Wrap(ctx, f, c)
-	if err != nil {
-		c.Close()
-		e := *flow.AsError(err, flow.Internal)
-		e.Stage = flow.StageOutbound
-		return f, &e
+	defer func() { c.Close() }()
+	for _, l := range append(slices.Clone(p.Before), layer) {
+		over, err := l.Wrap(ctx, f, c)
+		if err != nil {
+			e := *flow.AsError(err, flow.Internal)
+			e.Stage = flow.StageOutbound
+			return f, &e
+		}
+		c = over
 	}
-	secured.Close()
 	return f, nil
 }
 
