@@ -118,9 +118,9 @@ var reasons = map[Reason]struct {
 }{
 	OK: {FaultNone, alertNone, "both ends finished, or the flow was refused by nobody"},
 
-	ProxyHeaderMissing: {FaultClient, alertNone, "proxy_protocol is require, and the client sent no PROXY header within timeouts.peek"},
-	ProxyHeaderBad:     {FaultClient, alertNone, "the client's PROXY header is malformed; the error says how"},
-	ProxyUntrusted:     {FaultClient, alertNone, "proxy_protocol is require, and proxy_trust does not list the client"},
+	ProxyHeaderMissing:  {FaultClient, alertNone, "proxy_protocol is require, and the client sent no PROXY header within timeouts.peek"},
+	ProxyHeaderBad:      {FaultClient, alertNone, "the client's PROXY header is malformed; the error says how"},
+	ProxyUntrusted:      {FaultClient, alertNone, "proxy_protocol is require, and proxy_trust does not list the client"},
 	NotTLS:              {FaultClient, alertUnexpectedMessage, "the first bytes were no TLS record"},
 	PlainHTTP:           {FaultClient, alertNone, "plain HTTP came to a TLS port; answered with status 400"},
 	HelloTimeout:        {FaultClient, alertNone, "the ClientHello was not complete within timeouts.peek"},

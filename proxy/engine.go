@@ -29,7 +29,7 @@ type Listener struct {
 	Peek        Peek
 	PeekTimeout time.Duration
 	Preamble    []flow.Layer // what precedes the hello
-	Splices     bool // some route passes datagrams on undecrypted; for who judges their first
+	Splices     bool         // some route passes datagrams on undecrypted; for who judges their first
 	// OpenECH gives the inner hello, or nil where there is none that we can open.
 	OpenECH func(*wire.Hello) (*wire.Hello, error)
 }
