@@ -98,13 +98,13 @@ func (b *builder) askBy(o *secure.Client, c *config.Route) error {
 	if err != nil {
 		return err
 	}
-	name, port, transport := o.Name, o.Port, transportOf(to)
+	name, port, transport := o.Name, o.Port, transportOf(to.Addr)
 	o.Ask = func(ctx context.Context) (string, error) { return d.ServerName(ctx, name, port, transport) }
 	return nil
 }
 
-func transportOf(to *config.To) string {
-	if to.Addr.Datagram() {
+func transportOf(a config.Address) string {
+	if a.Datagram() {
 		return "udp"
 	}
 	return "tcp"

@@ -74,7 +74,7 @@ func (b *builder) prober(l *config.Listener, c *config.Route) (*Prober, error) {
 	p.client.KeyLog = nil
 	if b.canAsk(&c.To) {
 		p.TLSA = func(ctx context.Context) (*dane.Service, error) {
-			return b.tlsa.Service(ctx, c.To.Name, c.To.Addr.Port, transportOf(&c.To))
+			return b.tlsa.Service(ctx, c.To.Name, c.To.Addr.Port, transportOf(c.To.Addr))
 		}
 	}
 	for _, j := range judges {

@@ -52,7 +52,7 @@ func setOf(section []dns.RR, name string, qtype uint16) rrset {
 }
 
 func (s rrset) ttl() time.Duration {
-	least := uint32(keepMost / time.Second)
+	least := s.rrs[0].Header().Ttl // they should all have one (RFC 2181, section 5.2)
 	for _, rr := range s.rrs {
 		least = min(least, rr.Header().Ttl)
 	}
@@ -60,42 +60,42 @@ func (s rrset) ttl() time.Duration {
 }
 
 // read follows the answer from the name asked for to the records. The sets are
-// those it rests on, aliases first; there are none where there is no answer.
-func read(m *dns.Msg, q question) (*Answer, []rrset, error) {
+// those it rests on, aliases first; there are none where there is no answer. keep is
+// for how long all of it holds, within bounds.
+func read(m *dns.Msg, q question) (a *Answer, sets []rrset, keep time.Duration, err error) {
 	if len(m.Answer) > maxSet {
-		return nil, nil, fmt.Errorf("the answer has %d records; at most %d are looked at", len(m.Answer), maxSet)
+		return nil, nil, 0, fmt.Errorf("the answer has %d records; at most %d are looked at", len(m.Answer), maxSet)
 	}
-	a := &Answer{Name: q.name, Exists: m.Rcode == dns.RcodeSuccess, TTL: keepMost}
-	var sets []rrset
+	a = &Answer{Name: q.name, Exists: m.Rcode == dns.RcodeSuccess}
+	keep = keepMost
 	for {
 		set := setOf(m.Answer, a.Name, q.qtype)
 		if len(set.rrs) > 0 {
-			a.TTL = min(a.TTL, set.ttl())
+			a.TTL = set.ttl()
 			a.fill(set.rrs)
 			sets = append(sets, set)
 			break
 		}
 		alias := setOf(m.Answer, a.Name, dns.TypeCNAME)
 		if len(alias.rrs) == 0 || q.qtype == dns.TypeCNAME {
-			a.TTL = min(a.TTL, absence(m))
+			a.TTL = absence(m)
 			break
 		}
 		if len(alias.rrs) > 1 {
-			return nil, nil, fmt.Errorf("%q is an alias of %d names at once", a.Name, len(alias.rrs))
+			return nil, nil, 0, fmt.Errorf("%q is an alias of %d names at once", a.Name, len(alias.rrs))
 		}
-		a.TTL = min(a.TTL, alias.ttl())
+		keep = min(keep, alias.ttl())
 		sets = append(sets, alias)
 		a.Aliases = append(a.Aliases, a.Name)
 		a.Name = dns.CanonicalName(alias.rrs[0].(*dns.CNAME).Target)
 		if slices.Contains(a.Aliases, a.Name) {
-			return nil, nil, fmt.Errorf("the aliases go round in a circle: %q", a.Aliases)
+			return nil, nil, 0, fmt.Errorf("the aliases go round in a circle: %q", a.Aliases)
 		}
 		if len(a.Aliases) > maxAliases {
-			return nil, nil, fmt.Errorf("there are more than %d aliases in a row: %q", maxAliases, a.Aliases)
+			return nil, nil, 0, fmt.Errorf("there are more than %d aliases in a row: %q", maxAliases, a.Aliases)
 		}
 	}
-	a.TTL = max(a.TTL, keepLeast)
-	return a, sets, nil
+	return a, sets, max(min(keep, a.TTL), keepLeast), nil
 }
 
 // absence is for how long there being nothing holds.

@@ -86,7 +86,7 @@ type Answer struct {
 	Name    string        // where the records are: the name asked for, or what it is an alias of
 	Aliases []string      // passed on the way, the name asked for first
 	Exists  bool          // Name does, if only with other types
-	TTL     time.Duration // for how long the answer holds, from when it was given
+	TTL     time.Duration // for how long who has asked now may go by the records, or by there being none
 	Addrs   []netip.Addr
 	TLSA    []Record
 	SRV     []SRV
@@ -135,7 +135,7 @@ func (r *Resolver) find(ctx context.Context, q question) (*Answer, time.Duration
 	if err != nil {
 		return nil, keepFailure, failure(q, err)
 	}
-	a, sets, err := read(reply.msg, q)
+	a, sets, keep, err := read(reply.msg, q)
 	if err != nil {
 		return nil, keepFailure, failure(q, err)
 	}
@@ -154,9 +154,9 @@ func (r *Resolver) find(ctx context.Context, q question) (*Answer, time.Duration
 		if a.State, until, err = r.prove(ctx, sets, reply.secure()); err != nil {
 			return nil, keepFailure, failure(q, err)
 		}
-		a.TTL = max(min(a.TTL, until.Sub(r.o.Now())), 0)
+		keep = max(min(keep, until.Sub(r.o.Now())), 0)
 	}
-	return a, a.TTL, nil
+	return a, keep, nil
 }
 
 // ask puts the question to one server after the other, twice where none answers.

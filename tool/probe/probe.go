@@ -8,6 +8,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -249,4 +250,13 @@ func records(ctx context.Context, p *build.Prober) []Extra {
 		all = append(all, e)
 	}
 	return all
+}
+
+// Chain is what the server shows, whoever it is.
+func Chain(ctx context.Context, p *build.Prober) ([]*x509.Certificate, error) {
+	seen := &witness{}
+	if _, err := connect(ctx, p, p.Layer(0, nil, seen)); seen.p == nil {
+		return nil, err
+	}
+	return seen.p.Chain, nil
 }
