@@ -84,10 +84,20 @@ func (p *Program) open(ctx context.Context, l *Listener, old *Program) (err erro
 			}
 		}
 	}
+	// A port the system would refuse. A socket of systemd's two would read, each a part.
+	if old != nil && l.where.Systemd != "" && slices.ContainsFunc(slices.Concat(old.Listeners, old.left), l.sharesWith) {
+		return fmt.Errorf("listening on %s: %w", l.where, syscall.EADDRINUSE)
+	}
 	l.Socket = new(Socket)
 	l.Install()
 	l.Acceptor, err = l.listen(ctx, l.Socket, p.poller)
 	return err
+}
+
+// sharesWith says whether o has l's socket and reads datagrams from it still.
+func (l *Listener) sharesWith(o *Listener) bool {
+	a, ok := o.Acceptor.(reopener)
+	return ok && o.where == l.where && !a.Ended()
 }
 
 // address is by what a reload knows a listener again: its name may change, and
@@ -115,7 +125,10 @@ func heldByUs(err error, l *Listener, old *Program) error {
 		return err
 	}
 	overlaps := func(o *Listener) bool {
-		return o.from.Port != 0 && o.from.Port == l.from.Port && o.from.Datagram() == l.from.Datagram() && (o.where == l.where || covers(o.from, l.from) || covers(l.from, o.from))
+		if o.from.Datagram() != l.from.Datagram() {
+			return false
+		}
+		return o.where == l.where || o.from.Port != 0 && o.from.Port == l.from.Port && (covers(o.from, l.from) || covers(l.from, o.from))
 	}
 	for _, o := range old.Listeners {
 		if overlaps(o) {

@@ -88,10 +88,8 @@ func parseAddress(text, end string) (Address, error) {
 	if end == "resolver" {
 		return a.resolver(where)
 	}
-	if kind, _, ok := strings.Cut(where, ":"); ok && a.Datagram() && (kind == "unix" || kind == "systemd") {
-		return a, complain("a host and a port: "+a.Carrier+"://127.0.0.1:5684", "%s:// %s", a.Carrier, map[string]string{
-			"unix": "is UDP, and a unix socket here carries streams", "systemd": "on a socket of systemd's " + notBuilt,
-		}[kind])
+	if strings.HasPrefix(where, "unix:") && a.Datagram() {
+		return a, complain("a host and a port: "+a.Carrier+"://127.0.0.1:5684", "%s:// is UDP, and a unix socket here carries streams", a.Carrier)
 	}
 	if path, ok := strings.CutPrefix(where, "unix:"); ok {
 		if path == "" {

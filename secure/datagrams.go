@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -25,8 +24,9 @@ import (
 //   - only such records as the state of the connection has a place for. The engine
 //     would answer data in clear, which anybody can send from a false address, by
 //     ending the connection, and it keeps fragments in clear as long as it lives;
-//   - a bound on what a peer may send before it has finished its handshake, and on
-//     what the engine keeps of messages after it;
+//   - a bound on what the engine is shown before the peer has finished its handshake,
+//     and on what it keeps of messages after it;
+//   - doubt: see [rumour];
 //   - the gate, which says when a read of the engine would find something.
 //
 // The engine reads in one goroutine, writes in several, and closes from any.
@@ -41,7 +41,10 @@ type datagrams struct {
 	cookie  []byte     // that the client has shown already
 	planted bool       // the engine has it
 
-	left   int            // bytes that the peer may still send in its handshake
+	left, leftEarly int         // bytes that the peer may still send in its handshake, in clear and encrypted
+	spent           atomic.Bool // left is below zero
+	rumour          rumour
+
 	from   net.Addr       // of the datagram handed up last
 	peer   netip.AddrPort // where the connection knows its peer
 	bound  atomic.Int32   // length of the connection IDs that we gave out; 0 is none
@@ -62,9 +65,6 @@ type datagrams struct {
 }
 
 const (
-	// mostHandshake is what a peer may send in its handshake: a chain of 16 KiB and
-	// three times more of it, if it gets lost.
-	mostHandshake = 64 << 10
 	// mostParts and mostPartBytes are what the engine may keep of messages that come
 	// after the handshake. There are none that anybody needs, but a peer that would
 	// like to agree anew may send them in parts.
@@ -77,8 +77,11 @@ const (
 
 	typeChangeCipherSpec = 20
 	typeApplicationData  = 23
+	typeClientHello      = 1
 	typeServerHello      = 2
+	typeCertificate      = 11
 
+	typeCertificateVerify = 15
 	typeClientKeyExchange = 16
 
 	typeHelloVerify = 3
@@ -86,7 +89,7 @@ const (
 
 // newDatagrams goes below an engine in the client's role.
 func newDatagrams(c flow.Conn) *datagrams {
-	d := &datagrams{Conn: c, left: mostHandshake, peer: addrPortOf(c.RemoteAddr())}
+	d := &datagrams{Conn: c, left: mostHandshake, leftEarly: mostEarly, peer: addrPortOf(c.RemoteAddr())}
 	d.packets, _ = c.(flow.Packets)
 	d.gate.init()
 	return d
@@ -229,14 +232,14 @@ func (d *datagrams) ReadFrom(p []byte) (int, net.Addr, error) {
 		case d.closed.Load():
 			return 0, nil, d.end(net.ErrClosed)
 		case errors.Is(err, os.ErrDeadlineExceeded):
+			if a, _, believed := d.rumour.last(); believed {
+				return 0, nil, d.end(inbound.alertError(a))
+			}
 			return 0, nil, err // set by the engine, which knows why
 		case errors.Is(err, flow.ErrTooLarge):
 			continue
 		case err != nil:
 			return 0, nil, d.end(err)
-		}
-		if d.left -= n; d.left < 0 && !d.open.Load() {
-			return 0, nil, d.end(fmt.Errorf("it sent more than %d KiB", mostHandshake>>10))
 		}
 		kept, records := d.pass(p[:n])
 		if kept == 0 {
@@ -286,6 +289,8 @@ func (d *datagrams) pass(p []byte) (kept, data int) {
 		}
 		rest = after
 		switch {
+		case r.Epoch <= 1 && !open && !d.early(&r, d.cookie != nil):
+			continue
 		case r.Epoch == 1:
 			if r.Type == wire.TypeCID && bound == 0 || r.Type == typeChangeCipherSpec {
 				d.discard(open) // the engine takes a ChangeCipherSpec without decrypting it
@@ -299,11 +304,6 @@ func (d *datagrams) pass(p []byte) (kept, data int) {
 			continue
 		case open:
 			d.again(&r)
-			continue
-		case r.Type == wire.TypeHandshake:
-		case r.Type == typeChangeCipherSpec && len(r.Body) == 1 && r.Body[0] == 1:
-		case r.Type == wire.TypeAlert && len(r.Body) == 2:
-		default:
 			continue
 		}
 		kept += copy(p[kept:], r.Raw)
@@ -382,6 +382,7 @@ func (d *datagrams) established(repeats bool) {
 	}
 	d.gate.know(heldOf(d.engine))
 	d.open.Store(true)
+	d.rumour.deny()
 	if !repeats {
 		d.last.Store(nil)
 	}
@@ -394,6 +395,7 @@ func (d *datagrams) established(repeats bool) {
 // open, for an alert of ours or for its owner.
 func (d *datagrams) Close() error {
 	if d.closed.CompareAndSwap(false, true) {
+		d.rumour.deny()
 		d.gate.finish(nil)
 		d.Conn.SetReadDeadline(time.Unix(1, 0))
 	}

@@ -215,6 +215,14 @@ func (r *role) lateError(h *dtlsHandshake) error {
 	case h.psk != "" && h.ear.undecrypted.Load() > 0:
 		return flow.Fail(flow.PSKMismatch, "the client has another pre-shared key than ours for identity %.64q", h.psk)
 	}
+	if h.under != nil {
+		switch a, heard, _ := h.under.rumour.last(); {
+		case h.under.spent.Load():
+			return flow.Fail(r.handshake, "the %s sent more than %d KiB, and did not finish the DTLS handshake in time", r.peer, mostHandshake>>10)
+		case heard:
+			return r.alertError(a)
+		}
+	}
 	return flow.Fail(r.timeout, "the %s did not finish the DTLS handshake in time", r.peer)
 }
 

@@ -87,7 +87,7 @@ const backlogSize = 1024
 
 // ListenPackets binds w for the listener of that name.
 func ListenPackets(ctx context.Context, listener string, w Where, o PacketOptions) (*PacketAcceptor, error) {
-	if w.Unix != "" || w.Systemd != "" {
+	if w.Unix != "" {
 		return nil, fmt.Errorf("listening on %s: datagrams need a host and a port", w)
 	}
 	if o.Sockets == 0 {

@@ -338,7 +338,7 @@ func TestListenPacketsErrorsAreWords(t *testing.T) {
 		{Where{Host: "127.0.0.1", Port: d.a.port}, syscall.EADDRINUSE, fmt.Sprintf("listening on 127.0.0.1:%d: another process listens on 127.0.0.1:%[1]d; `ss -lunp sport = :%[1]d` shows which", d.a.port)},
 		{Where{Host: "192.0.2.1", Port: 4433}, syscall.EADDRNOTAVAIL, "192.0.2.1 is no address of this host"},
 		{Where{Unix: "/tmp/x.sock"}, nil, "listening on unix:/tmp/x.sock: datagrams need a host and a port"},
-		{Where{Systemd: "web"}, nil, "listening on systemd:web: datagrams need a host and a port"},
+		{Where{Systemd: "web"}, nil, "listening on systemd:web: systemd handed over no socket"},
 	} {
 		a, err := ListenPackets(t.Context(), "here", c.w, PacketOptions{})
 		if err == nil {

@@ -55,6 +55,36 @@ func listenSystemd(name string) (*source, error) {
 	}
 }
 
+// packetsOfSystemd gives the socket of that name. It is one, whatever the number of
+// processors, since only who binds an address can share it.
+func packetsOfSystemd(name string) (*packetSocket, error) {
+	f, err := byName(handedOver(), name)
+	if err != nil {
+		return nil, err
+	}
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, inWords(err, "the socket is none of datagrams; the .socket unit needs ListenDatagram=")
+	}
+	u, ok := c.(*net.UDPConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("a %s socket is not UDP", c.LocalAddr().Network())
+	}
+	s := &packetSocket{UDPConn: u}
+	if s.raw, err = u.SyscallConn(); err == nil {
+		err = s.raw.Control(func(fd uintptr) { setPacketOptions(int(fd), false) })
+	}
+	if err == nil {
+		err = s.askForAddress()
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
 func byName(files []*os.File, name string) (*os.File, error) {
 	var found []*os.File
 	var names []string

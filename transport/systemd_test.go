@@ -29,7 +29,11 @@ func TestMain(m *testing.M) {
 func service(names []string) {
 	for range 2 {
 		for _, name := range names {
-			fmt.Printf("%s: %s\n", name, serveOne(name))
+			serve := serveOne
+			if of, packets := strings.CutPrefix(name, "packets of "); packets {
+				name, serve = of, servePackets
+			}
+			fmt.Printf("%s: %s\n", name, serve(name))
 		}
 	}
 	fmt.Printf("left in the environment: %q\n", os.Getenv("LISTEN_FDS")+os.Getenv("LISTEN_FDNAMES"))
@@ -55,6 +59,34 @@ func serveOne(name string) string {
 	defer c.Close()
 	unit, err := flow.Units(c).ReadUnit(lease)
 	return fmt.Sprintf("%s %s %v", a.Addr().Network(), unit, err)
+}
+
+func servePackets(name string) string {
+	ctx := context.Background()
+	a, err := ListenPackets(ctx, name, Where{Systemd: name}, PacketOptions{})
+	if err != nil {
+		return err.Error()
+	}
+	defer a.Close()
+	client, err := net.Dial("udp", a.Addr().String())
+	if err != nil {
+		return err.Error()
+	}
+	defer client.Close()
+	fmt.Fprint(client, "hello")
+	_, c, err := a.Accept(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	p := make([]byte, 100)
+	n, err := c.Read(p)
+	if err != nil {
+		return err.Error()
+	}
+	fmt.Fprintf(c, "%s yourself", p[:n])
+	n, err = client.Read(p)
+	return fmt.Sprintf("%s %s %v", a.Addr().Network(), p[:n], err)
 }
 
 func TestSystemdHandsSocketsOver(t *testing.T) {
@@ -88,6 +120,12 @@ func TestSystemdHandsSocketsOver(t *testing.T) {
 	add(udp.File())
 	add(tcp.File())
 	add(tcp.File())
+	gram, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: t.TempDir() + "/g", Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gram.Close()
+	add(gram.File())
 
 	exe, err := os.Executable()
 	if err != nil {
@@ -95,7 +133,7 @@ func TestSystemdHandsSocketsOver(t *testing.T) {
 	}
 	// LISTEN_PID is the service's own, which only a shell that becomes it knows before.
 	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0"`, exe)
-	cmd.Env = append(os.Environ(), helperVar+"=web,local,voice,other,twice", "LISTEN_FDS=5", "LISTEN_FDNAMES=web:local:voice:twice:twice")
+	cmd.Env = append(os.Environ(), helperVar+"=web,local,voice,other,twice,packets of voice,packets of web,packets of gram,packets of other", "LISTEN_FDS=6", "LISTEN_FDNAMES=web:local:voice:twice:twice:gram")
 	cmd.ExtraFiles = files
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -104,8 +142,12 @@ func TestSystemdHandsSocketsOver(t *testing.T) {
 	once := `web: tcp hello <nil>
 local: unix hello <nil>
 voice: listening on systemd:voice: the socket is none that listens for streams
-other: listening on systemd:other: systemd handed over no socket of that name, only local, twice, twice, voice, web; see FileDescriptorName= of the .socket unit
+other: listening on systemd:other: systemd handed over no socket of that name, only gram, local, twice, twice, voice, web; see FileDescriptorName= of the .socket unit
 twice: listening on systemd:twice: systemd handed over 2 sockets of that name; give each .socket unit its own FileDescriptorName=
+voice: udp hello yourself <nil>
+web: listening on systemd:web: the socket is none of datagrams; the .socket unit needs ListenDatagram=
+gram: listening on systemd:gram: a unixgram socket is not UDP
+other: listening on systemd:other: systemd handed over no socket of that name, only gram, local, twice, twice, voice, web; see FileDescriptorName= of the .socket unit
 `
 	if want := once + once + "left in the environment: \"\"\n"; string(out) != want {
 		t.Errorf("got\n%swant\n%s", out, want)

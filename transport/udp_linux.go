@@ -25,6 +25,10 @@ type packetSocket struct {
 // listenPackets binds n sockets to one address; the kernel keeps each client on
 // one of them.
 func listenPackets(ctx context.Context, w Where, n int) ([]*packetSocket, error) {
+	if w.Systemd != "" {
+		s, err := packetsOfSystemd(w.Systemd)
+		return []*packetSocket{s}, err
+	}
 	network := "udp"
 	if w.Host == "0.0.0.0" {
 		network = "udp4" // as in listenTCP

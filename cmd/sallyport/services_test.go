@@ -315,3 +315,51 @@ listeners:
 		t.Error("the socket is systemd's, and was removed")
 	}
 }
+
+// A socket of datagrams is handed over as well, and a reload that takes the listener
+// out and brings it back takes it up again.
+func TestSystemdDatagramSockets(t *testing.T) {
+	c := newCoap(t)
+	var sockets []*os.File
+	var at []string
+	for range 2 {
+		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		f, err := u.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		sockets, at = append(sockets, f), append(at, u.LocalAddr().String())
+	}
+	echo, file := packetEcho(t), filepath.Join(t.TempDir(), "sallyport.yaml")
+	without := fmt.Sprintf("listeners:\n  - {from: udp://systemd:plain, name: plain, to: udp://%s}\n", echo)
+	with := without + fmt.Sprintf("  - {from: dtls://systemd:coaps, name: coaps, psk: %q, to: udp://%s}\n", c.psk, echo)
+	r := &reloader{file: file, site: new(site)}
+	r.write(t, with)
+	r.Program = startAsSystemd(t, "plain:coaps", sockets, "run", "-c", file)
+	r.WaitListeners(2)
+	if r.Addr("plain") != at[0] || r.Addr("coaps") != at[1] {
+		t.Errorf("the listening lines say %s and %s, want %v", r.Addr("plain"), r.Addr("coaps"), at)
+	}
+	plain := dialUDP(t, at[0])
+	mustEcho(t, plain, []byte("plain"))
+	near := start(t, "proxy", "udp://127.0.0.1:0", "dtls://"+at[1], "--to-psk", c.psk, "--to-psk-identity", "dev1")
+	secure := dialUDP(t, near.Addr(""))
+	mustEcho(t, secure, bytesOf(1, 1200))
+
+	r.mustReload(t, without)
+	mustEcho(t, secure, []byte("goes on"))
+	r.write(t, without+fmt.Sprintf("  - {from: udp://systemd:coaps, name: other, to: udp://%s}\n", echo))
+	r.mustKeep(t, "removed by an earlier reload", "until its last association ends")
+	r.mustReload(t, with)
+	mustEcho(t, secure, []byte("goes on"))
+	again := start(t, "proxy", "udp://127.0.0.1:0", "dtls://"+at[1], "--to-psk", c.psk, "--to-psk-identity", "dev1")
+	mustEcho(t, dialUDP(t, again.Addr("")), []byte("a new one"))
+	for _, p := range []*testnet.Program{near, again, r.Program} {
+		p.Signal(syscall.SIGKILL)
+	}
+}
