@@ -56,7 +56,7 @@ type presented struct {
 }
 
 // bound is how long one connection may last.
-const bound = 10 * time.Second
+const bound = 40 * time.Second
 
 // Serve listens until done is closed.
 func Serve(done <-chan struct{}) (*Server, error) {

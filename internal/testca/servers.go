@@ -86,7 +86,7 @@ func (c ServerCase) Start(t ca.T, root *ca.Tester, done <-chan struct{}) *Runnin
 			}
 			go func() {
 				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(2 * bound))
+				conn.SetDeadline(time.Now().Add(bound))
 				_ = c.serve(&heard{conn, r}, cfg.Clone())
 			}()
 		}
