@@ -86,6 +86,10 @@ var clientTexts = []told{
 	{"client offered only unsupported versions", flow.VersionUnsupported},
 	{"client requested unsupported application protocols", flow.NoApplicationProto},
 	{"client using inappropriate protocol fallback", flow.VersionUnsupported},
+	{"failed to parse client certificate", flow.ClientCertRejected},
+	{"client sent certificate containing RSA key larger than", flow.ClientCertRejected},
+	{"client certificate contains an unsupported public key", flow.ClientCertRejected},
+	{"exceeds maximum of 262144 bytes", flow.ClientCertRejected}, // maxHandshakeCertificateMsg
 }
 
 // serverTexts are about certificates that crypto/tls refuses before anybody else

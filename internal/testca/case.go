@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"slices"
+	"strings"
 	"time"
 
 	"sallyport/internal/ca"
@@ -148,6 +149,22 @@ func named(name string, f func(*Made)) func(*Made) {
 }
 
 func tmpl(f func(*x509.Certificate)) ca.Option { return ca.Template(f) }
+
+// ForClients is the row for a client that presents the chain: no name is asked for,
+// and its usage is clientAuth. ok is false where nothing is left of it.
+func (c Case) ForClients() (_ Case, ok bool) {
+	switch {
+	case slices.Contains(c.Want, nameWrong):
+		return c, false
+	case c.Title == "clientAuth alone":
+		c.Want = all(pass)
+	case strings.HasPrefix(c.Title, "398 days"): // for servers it is 200
+		c.Want, c.Notes = all(pass), nil
+	case c.ID == "IC-39" && c.Notes != nil:
+		c.Notes = Notes{"webpki": "at most 398"}
+	}
+	return c, true
+}
 
 // Cases is the table.
 func Cases() []Case {

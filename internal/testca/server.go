@@ -2,7 +2,6 @@ package testca
 
 import (
 	"bufio"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -40,9 +39,8 @@ func Steps() []Step {
 // with each name through [Steps]. It answers a line by the same, and keeps all that
 // it was told.
 type Server struct {
-	Addr  string
-	stand *ecdsa.PrivateKey
-	keys  [32]byte // of tickets
+	Addr string
+	keys [32]byte // of tickets
 
 	mu   sync.Mutex
 	rows map[string]*presented
@@ -60,15 +58,11 @@ const bound = 40 * time.Second
 
 // Serve listens until done is closed.
 func Serve(done <-chan struct{}) (*Server, error) {
-	stand, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Addr: l.Addr().String(), stand: stand, rows: map[string]*presented{}}
+	s := &Server{Addr: l.Addr().String(), rows: map[string]*presented{}}
 	rand.Read(s.keys[:])
 	go func() { <-done; l.Close() }()
 	go func() {
@@ -87,25 +81,28 @@ func Serve(done <-chan struct{}) (*Server, error) {
 func (s *Server) Present(name string, m *Made) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rows[name] = &presented{made: m, cert: tls.Certificate{Certificate: m.Chain, PrivateKey: s.usable(m.Key)}}
+	s.rows[name] = &presented{made: m, cert: m.TLS()}
 }
 
-// usable is a key that crypto/tls signs with. In place of those that it refuses, or
-// nobody has, stands another: whoever looks at the chain refuses before he would see.
-func (s *Server) usable(k crypto.Signer) crypto.Signer {
-	switch k := k.(type) {
+// TLS is the chain in the form of crypto/tls, with a key that this signs with. In
+// place of those that it refuses, or nobody has, stands another: whoever looks at
+// the chain refuses before he would see.
+func (m *Made) TLS() tls.Certificate {
+	c := tls.Certificate{Certificate: m.Chain, PrivateKey: m.Key}
+	switch k := m.Key.(type) {
 	case *ecdsa.PrivateKey:
 		if k.Curve != elliptic.P224() {
-			return k
+			return c
 		}
 	case *rsa.PrivateKey:
 		if k.N.BitLen() >= 1024 {
-			return k
+			return c
 		}
 	case ed25519.PrivateKey:
-		return k
+		return c
 	}
-	return s.stand
+	c.PrivateKey = newKey(m)
+	return c
 }
 
 // Made is what the server shows to clients that send name.
