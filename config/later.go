@@ -12,7 +12,7 @@ const notBuilt = "is not built in this version"
 var later = map[string]string{
 	"file":     "admin metrics limits storage ticket_secret filters taps",
 	"log":      "sample",
-	"process":  "no_sandbox admin_tcp",
+	"process":  "admin_tcp",
 	"listener": "users limits " + laterRoute,
 	"defaults": "users limits " + laterRoute,
 	"route":    laterRoute,

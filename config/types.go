@@ -39,6 +39,7 @@ type Resolver struct {
 
 // Process holds the unsafe switches that stand at the top of the file.
 type Process struct {
+	NoSandbox   Switch      `key:"no_sandbox" doc:"keep the privileges of the start, all files and all system calls once listening" default:"off"`
 	ClockOffset ClockOffset `key:"clock_offset" doc:"shift the clock by a duration, or by what @FILE says, read again each second"`
 }
 

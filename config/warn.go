@@ -32,6 +32,9 @@ func (l *loader) process(top *node) {
 	if f.StateDir == "" {
 		f.StateDir = firstDir(l.env("STATE_DIRECTORY"))
 	}
+	if f.Unsafe.NoSandbox {
+		l.warn(top.find("unsafe.no_sandbox").pos, "unsafe.no_sandbox: whoever breaks into this process has its privileges, and all files and system calls of its user")
+	}
 	if off := f.Unsafe.ClockOffset; off != (ClockOffset{}) {
 		by := off.By.String()
 		if off.File != "" {

@@ -11,7 +11,7 @@ import (
 // which the others were taken; none is a reason not to start.
 //
 // The limit of file descriptors is not touched: the Go runtime raises the soft one
-// to the hard one by itself. Nor is the umask, which unix sockets follow.
+// to the hard one by itself. The umask, which unix sockets follow, is [Umask]'s.
 func Harden() []error {
 	var errs []error
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
@@ -24,3 +24,9 @@ func Harden() []error {
 	}
 	return errs
 }
+
+// Private is the umask for what a process writes once its sockets are bound.
+const Private = 0o077
+
+// Umask sets the umask, and gives the one before.
+func Umask(mask int) int { return unix.Umask(mask) }

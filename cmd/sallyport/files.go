@@ -42,19 +42,23 @@ func (r *survey) options() config.Options {
 	return config.Options{Env: os.Getenv, Seen: func(path string) { r.seen = append(r.seen, path) }}
 }
 
-// done goes on with what file names.
-func (r *survey) done(file *config.File) {
-	r.watch(append(r.seen, build.PathsOf(file, os.Getenv).Reads...))
+// needs are what running file takes; of a nil one what reading it takes.
+func (r *survey) needs(file *config.File) posture.Needs {
+	var n posture.Needs
+	if file != nil {
+		n = posture.Needs(build.PathsOf(file, os.Getenv))
+	}
+	n.Reads = append(n.Reads, r.seen...)
+	return n
 }
+
+// done goes on with what file names.
+func (r *survey) done(file *config.File) { r.watch(r.needs(file).Reads) }
 
 // failed goes on with what runs, and with what could not be read: a change of
 // either may mend it.
 func (r *survey) failed(runs, read *config.File) {
-	paths := append(r.seen, build.PathsOf(runs, os.Getenv).Reads...)
-	if read != nil {
-		paths = append(paths, build.PathsOf(read, os.Getenv).Reads...)
-	}
-	r.watch(paths)
+	r.watch(append(build.PathsOf(runs, os.Getenv).Reads, r.needs(read).Reads...))
 }
 
 func (r *survey) watch(paths []string) {

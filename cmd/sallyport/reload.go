@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 
 	"sallyport/build"
 	"sallyport/config"
 	"sallyport/credential"
+	"sallyport/posture"
 )
 
 // Why a reload is made.
@@ -38,7 +40,10 @@ func (s *service) reloads(accepting context.Context, hups <-chan os.Signal) {
 // reload puts a new program in the old one's place, or leaves all as it is. Flows
 // that are open keep the Decision that they began with.
 func (s *service) reload(accepting context.Context, cause string) {
-	if err := s.replace(accepting, cause); err != nil {
+	s.manager.reloading()
+	err := s.replace(accepting, cause)
+	defer s.tellReady(err)
+	if err != nil {
 		// A hint stands on a line of its own where one reads it on a terminal.
 		text := strings.Join(strings.Fields(err.Error()), " ")
 		if cause == byFiles && errors.Is(err, credential.ErrUnpaired) {
@@ -49,17 +54,38 @@ func (s *service) reload(accepting context.Context, cause string) {
 	}
 }
 
+// tellReady tells the service manager that clients are served, and what came of the
+// last reload.
+func (s *service) tellReady(reload error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.ending: // which has been told
+	case reload != nil:
+		s.manager.ready("not reloaded, what ran before goes on: " + reload.Error())
+	default:
+		s.manager.ready(fmt.Sprintf("listeners: %s", names(s.program.Listeners)))
+	}
+}
+
 func (s *service) replace(accepting context.Context, cause string) error {
 	survey := s.files.begin()
 	file, err := s.read(survey.options())
 	if err != nil {
 		survey.failed(s.file, nil)
+		if outside := s.inside(survey.needs(nil)); outside != nil {
+			return outside
+		}
+		return err
+	}
+	if err := s.inside(survey.needs(file)); err != nil {
+		survey.failed(s.file, file)
 		return err
 	}
 	program, err := build.New(file, build.Options{Env: os.Getenv, Lasting: s.program.Lasting, Log: s.log, Poller: s.poller})
 	if err != nil {
 		survey.failed(s.file, file)
-		return err
+		return s.givenUp(err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,17 +93,19 @@ func (s *service) replace(accepting context.Context, cause string) error {
 		program.Close()
 		return nil
 	}
+	ours := posture.Umask(s.umask) // a unix socket that comes later is as open as those of the start
 	change, err := program.Bind(accepting, s.program)
+	posture.Umask(ours)
 	if err != nil {
 		program.Close()
 		survey.failed(s.file, file)
-		return err
+		return s.givenUp(err)
 	}
 	survey.done(file)
 	for _, w := range append(program.Warnings, needsRestart(s.file, file)...) {
 		s.log.Warn(w)
 	}
-	file.Log.Format, file.StateDir = s.file.Log.Format, s.file.StateDir
+	file.Log.Format, file.StateDir, file.Unsafe.NoSandbox = s.file.Log.Format, s.file.StateDir, s.file.Unsafe.NoSandbox
 	announce(s.log, program, s.program)
 	s.sayListening(change.Added)
 	s.level.Set(level(file.Log.Level))
@@ -103,6 +131,9 @@ func needsRestart(old, now *config.File) []string {
 	var said []string
 	if now.Log.Format != old.Log.Format {
 		said = append(said, "log.format needs a restart; it stays "+string(old.Log.Format))
+	}
+	if now.Unsafe.NoSandbox != old.Unsafe.NoSandbox {
+		said = append(said, "unsafe.no_sandbox needs a restart")
 	}
 	if now.StateDir != old.StateDir {
 		said = append(said, "state_dir needs a restart; it stays "+cmp.Or(old.StateDir, "none"))

@@ -37,6 +37,7 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	s := &service{read: read, file: file, doors: map[*build.Socket]context.CancelFunc{}, broken: make(chan error, 1)}
 	s.level.Set(level(file.Log.Level))
 	s.log = observe.NewLogger(os.Stderr, string(file.Log.Format), &s.level)
+	s.manager = supervisor{s.log}
 	if s.poller, err = transport.NewPoller(); err != nil {
 		return failure{err, exitFailed}
 	}
@@ -68,6 +69,10 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	if err != nil {
 		return failure{err, exitFailed}
 	}
+	s.umask = posture.Umask(posture.Private)
+	if err := s.confine(first.needs(file)); err != nil {
+		return failure{err, exitFailed}
+	}
 	s.sayListening(change.Added)
 	s.engine = &proxy.Engine{Observer: &observe.Records{Log: s.log}, Flows: flowLimit()}
 	return s.attend(ctx, change, hups, ends)
@@ -84,15 +89,18 @@ func ready(file *config.File, o build.Options) (*build.Program, error) {
 
 // service is the process while it serves.
 type service struct {
-	read   func(config.Options) (*config.File, error)
-	files  *files
-	log    *slog.Logger
-	level  slog.LevelVar
-	engine *proxy.Engine
-	poller *transport.Poller
-	broken chan error // the first listener's that does not accept any more
+	read    func(config.Options) (*config.File, error)
+	files   *files
+	umask   int              // of the start, which unix sockets follow
+	sandbox *posture.Sandbox // nil: it goes without
+	log     *slog.Logger
+	level   slog.LevelVar
+	engine  *proxy.Engine
+	poller  *transport.Poller
+	broken  chan error // the first listener's that does not accept any more
 
 	mu      sync.Mutex // held while listeners come and go
+	manager supervisor
 	file    *config.File
 	program *build.Program
 	doors   map[*build.Socket]context.CancelFunc // those that accept
@@ -111,6 +119,8 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	s.mu.Unlock()
 	s.serving.Go(func() { posture.TidyUp(accepting) })
 	go s.reloads(accepting, hups)
+	s.tellReady(nil)
+	s.serving.Go(func() { s.manager.watch(accepting, func() { s.mu.Lock(); s.mu.Unlock() }) })
 	var failed error
 	select {
 	case failed = <-s.broken:
@@ -118,6 +128,7 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	case sig := <-ends:
 		s.log.Info("ending: no new connections, open ones may finish; signal again to end at once", "signal", sig.String())
 	}
+	s.manager.stopping()
 	s.unbind(stop)
 	s.serving.Wait()
 

@@ -78,6 +78,11 @@ var owners = map[string][]string{
 	"github.com/Netflix/bettertls":     nil,
 	"github.com/rogpeppe/go-internal":  nil,
 	"go.uber.org/goleak":               nil,
+
+	// What confines the process.
+	"github.com/landlock-lsm/go-landlock":       {"posture"},
+	"github.com/elastic/go-seccomp-bpf":         {"posture"},
+	"kernel.org/pub/linux/libs/security/libcap": {"posture"},
 }
 
 // banned are packages of the standard library that no room imports.

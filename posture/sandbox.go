@@ -1,0 +1,190 @@
+package posture
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Needs are what a process goes on doing with files once it is confined.
+type Needs struct {
+	Reads   []string // files, folders and patterns
+	Polls   []string // files
+	Appends []string // files that it makes where they are not there
+	Keeps   []string // folders of its own
+	Listens []string // unix sockets that it makes and removes
+}
+
+// Sandbox is what a process has confined itself to.
+type Sandbox struct {
+	Landlock int    // version of the kernel's Landlock that confines its files; 0: nothing does
+	Seccomp  bool   // only the system calls that it needs are left
+	Dropped  bool   // it has no capability, and none can come back
+	Folders  access // what it may reach
+}
+
+// Enter confines this process, for good: no capabilities and none to come, no files
+// but those that it needs and the system's that every program reads, no system calls
+// but those that it needs. Each error is of one step, after which the others were
+// taken: what the kernel does not have is left out.
+func Enter(n Needs) (*Sandbox, []error) {
+	s := &Sandbox{Folders: accessOf(n)}
+	var errs []error
+	var err error
+	if err = dropCapabilities(); err != nil {
+		errs = append(errs, err)
+	}
+	s.Dropped = err == nil
+	if s.Landlock, err = confineFiles(s.Folders); err != nil {
+		errs = append(errs, err)
+	}
+	if err = filterCalls(); err != nil {
+		errs = append(errs, err)
+	}
+	s.Seccomp = err == nil
+	return s, errs
+}
+
+// Outside gives what of n the sandbox does not let through, as far as it is there. A
+// nil sandbox lets everything through.
+func (s *Sandbox) Outside(n Needs) (paths []string) {
+	if s == nil || s.Landlock == 0 {
+		return nil
+	}
+	for _, p := range slices.Concat(n.Reads, n.Polls) {
+		for _, file := range expand(p) {
+			if real, _ := trail(file); exists(real) && !within(s.Folders.read, real) {
+				paths = append(paths, file)
+			}
+		}
+	}
+	for list, may := range map[*[]string][]string{&n.Appends: s.Folders.appends, &n.Keeps: s.Folders.keep, &n.Listens: s.Folders.sockets} {
+		for _, p := range *list {
+			real, _ := trail(p)
+			if exists(filepath.Dir(real)) && !within(may, real) {
+				paths = append(paths, p)
+			}
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+// Unreadable gives the first error of opening what is read: a process that was
+// started with more rights than it has kept would not notice before its next reload.
+func (n Needs) Unreadable() error {
+	for _, p := range slices.Concat(n.Reads, n.Polls) {
+		for _, file := range expand(p) {
+			info, err := os.Stat(file)
+			if err != nil || !info.Mode().IsRegular() && !info.IsDir() {
+				continue // a pipe gives what it has once; what is not there was not needed
+			}
+			f, err := os.Open(file)
+			if err != nil {
+				return err
+			}
+			f.Close()
+		}
+	}
+	return nil
+}
+
+// access is what may be reached: folders with all that is below, or single files.
+type access struct {
+	read    []string
+	appends []string
+	keep    []string
+	sockets []string // folders in which sockets are made
+}
+
+// systemFolders are too much to be opened for the sake of one file that lies in them;
+// then only the file is, and one that replaces it needs a restart.
+var systemFolders = strings.Fields("/ /bin /boot /dev /etc /home /lib /lib64 /opt /proc /root /run /sbin /sys /tmp /usr /usr/lib /usr/share /usr/local /var /var/lib /var/run /var/tmp")
+
+// accessOf opens what n needs by the folder, since files are replaced by others.
+func accessOf(n Needs) access {
+	var a access
+	for _, p := range n.Reads {
+		a.reads(p)
+	}
+	for _, p := range n.Polls {
+		a.reads(p)
+	}
+	for _, p := range n.Appends {
+		real, _ := trail(p)
+		a.appends = append(a.appends, folderOr(real))
+	}
+	for _, p := range n.Keeps {
+		real, _ := trail(p)
+		a.keep = append(a.keep, real)
+		a.read = append(a.read, real)
+	}
+	for _, p := range n.Listens {
+		real, _ := trail(p)
+		a.sockets = append(a.sockets, filepath.Dir(real))
+	}
+	for _, list := range []*[]string{&a.read, &a.appends, &a.keep, &a.sockets} {
+		slices.Sort(*list)
+		*list = outermost(slices.Compact(*list))
+	}
+	return a
+}
+
+// reads adds what reading p takes.
+func (a *access) reads(p string) {
+	if isPattern(p) {
+		for _, dir := range append(expand(filepath.Dir(p)), filepath.Dir(p)) {
+			if real, _ := trail(dir); isDir(real) && !slices.Contains(systemFolders, real) {
+				a.read = append(a.read, real)
+			}
+		}
+	}
+	for _, file := range expand(p) {
+		if virtual(file) {
+			continue
+		}
+		real, holders := trail(file)
+		switch {
+		case isDir(real):
+			a.read = append(a.read, real)
+		case exists(filepath.Dir(real)):
+			a.read = append(a.read, folderOr(real))
+		}
+		// Another target of the link will lie beside the one that it has now.
+		for _, h := range holders {
+			if within([]string{h}, real) && !slices.Contains(systemFolders, h) {
+				a.read = append(a.read, h)
+			}
+		}
+	}
+}
+
+// folderOr is the folder of a file, or the file.
+func folderOr(file string) string {
+	if dir := filepath.Dir(file); !slices.Contains(systemFolders, dir) {
+		return dir
+	}
+	return file
+}
+
+// outermost leaves out of a sorted list what lies in another of it.
+func outermost(list []string) (out []string) {
+	for _, p := range list {
+		if !within(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func within(folders []string, path string) bool {
+	return slices.ContainsFunc(folders, func(f string) bool {
+		return path == f || strings.HasPrefix(path, strings.TrimSuffix(f, "/")+"/")
+	})
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

@@ -1,0 +1,4 @@
+package posture
+
+// archCalls has the one that is named otherwise here.
+const archCalls = "fstatat"
