@@ -23,8 +23,8 @@ func (e *example) near(addr string, flags ...string) *testnet.Program {
 // far is a DTLS server that echoes.
 func (e *example) far(names ...string) string {
 	e.t.Helper()
-	e.leaf("far", names)
-	return start(e.t, "proxy", "dtls://127.0.0.1:0", "udp://"+packetEcho(e.t), "--cert", e.dir+"/far.pem").Addr("")
+	e.leaf(names[0], names)
+	return start(e.t, "proxy", "dtls://127.0.0.1:0", "udp://"+packetEcho(e.t), "--cert", e.dir+"/"+names[0]+".pem").Addr("")
 }
 
 func (e *example) echoes(p *testnet.Program) {

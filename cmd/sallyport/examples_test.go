@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -123,7 +124,7 @@ var fromLine = regexp.MustCompile(`(- from: \w+://)\S+`)
 func (e *example) start() *testnet.Program {
 	e.t.Helper()
 	text := fromLine.ReplaceAllString(e.text, "${1}127.0.0.1:0")
-	file := filepath.Join(e.dir, "example.yaml")
+	file := filepath.Join(e.dir, fmt.Sprintf("%x.yaml", sha256.Sum256([]byte(text)))) // a tunnel's two ends stand in one folder
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		e.t.Fatal(err)
 	}
