@@ -151,21 +151,25 @@ func (p *proof) verify(s rrset, sig *dns.RRSIG, keys []*dns.DNSKEY) error {
 		if sig.Verify(k, s.rrs) == nil {
 			now := p.o.Now()
 			valid := now.Add(time.Duration(int32(sig.Expiration-uint32(now.Unix()))) * time.Second)
-			for _, end := range []time.Time{valid, now.Add(time.Duration(sig.OrigTtl) * time.Second)} {
-				if end.Before(p.until) {
-					p.until = end
-				}
-			}
+			p.holdsUntil(valid)
+			p.holdsUntil(now.Add(time.Duration(sig.OrigTtl) * time.Second))
 			return nil
 		}
 	}
 	return bogusf("no key of %q verifies the signature of %s", sig.SignerName, s)
 }
 
+func (p *proof) holdsUntil(end time.Time) {
+	if end.Before(p.until) {
+		p.until = end
+	}
+}
+
 // zone gives the keys of a zone, proved.
 func (p *proof) zone(ctx context.Context, name string) ([]*dns.DNSKEY, error) {
-	if keys := p.keys.get(name, p.o.Now()); keys != nil {
-		return keys, nil
+	if z, ok := p.keys.get(name, p.o.Now()); ok {
+		p.holdsUntil(z.until)
+		return z.keys, nil
 	}
 	ds, known := p.o.Anchors.ds[name], p.o.Anchors.keys[name]
 	if len(ds) == 0 && len(known) == 0 {

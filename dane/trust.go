@@ -91,13 +91,11 @@ type zoneKeys struct {
 	until time.Time
 }
 
-func (c *keyCache) get(zone string, now time.Time) []*dns.DNSKEY {
+func (c *keyCache) get(zone string, now time.Time) (zoneKeys, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if z, ok := c.zones[zone]; ok && now.Before(z.until) {
-		return z.keys
-	}
-	return nil
+	z, ok := c.zones[zone]
+	return z, ok && now.Before(z.until)
 }
 
 func (c *keyCache) keep(zone string, keys []*dns.DNSKEY, until time.Time) {

@@ -51,6 +51,7 @@ _443._udp.six TLSA 2 0 2 ` + digest + digest + `
 indirect A 127.0.0.1
 _443._tcp.indirect CNAME tlsa.indirect
 tlsa.indirect TLSA 3 1 1 ` + digest + `
+_imaps._tcp SRV 1 2 993 svc
 *._tcp.wild TLSA 3 1 1 ` + digest + `
 wild A 127.0.0.1
 `,
@@ -120,6 +121,10 @@ wild A 127.0.0.1
 				}
 			}
 		}
+	}
+	srv, err := ways[0].Lookup(t.Context(), "_imaps._tcp.example.test", dane.SRVs)
+	if want := (dane.SRV{Priority: 1, Weight: 2, Port: 993, Target: "svc.example.test."}); err != nil || srv.State != dane.Secure || len(srv.SRV) != 1 || srv.SRV[0] != want {
+		t.Errorf("SRV: %+v, %v", srv, err)
 	}
 	// Another transport, another record.
 	s, err := ways[0].Service(t.Context(), "six.example.test", 443, "udp")

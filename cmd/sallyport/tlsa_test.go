@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -128,6 +129,7 @@ func TestTLSACheck(t *testing.T) {
 	s.records["example.test"] = "svc A 127.0.0.1\n" + old + "ta A 127.0.0.1\n_" + portOf(t, s.servers["ta"]) + "._tcp.ta TLSA " + issuer + "\nnone A 127.0.0.1\n"
 	s.records["insecure.test"] = "svc A 127.0.0.1\n_" + port + "._tcp.svc TLSA " + s.record(t, "self", 3, 1, dane.SHA256) + "\n"
 	s.records["bogus.test"] = s.records["insecure.test"]
+	s.records["lame.test"] = ""
 	d := testdns.Start(t, s.records)
 
 	reports, good := checks(t, d, served, at)
@@ -211,5 +213,42 @@ listeners:
 	}
 	if out, err := execute(t, "", program, "tlsa", "-c", file, "--check", "--resolver-addr", "udp://"+d.Resolver); err == nil || !strings.Contains(out, "no records (DNSSEC: secure)") {
 		t.Errorf("b.example.test has none: %v\n%s", err, out)
+	}
+}
+
+// What is printed for a listener lets OpenSSL pass to it: the leaves by their keys, and
+// both by the CA, which is sent since it stands in the file.
+func TestTLSATowardsClients(t *testing.T) {
+	t.Parallel()
+	private := ca.Test(t)
+	inter := private.Intermediate()
+	dir := t.TempDir()
+	var files []string
+	for stem, opts := range map[string][]ca.Option{"e": nil, "r": {ca.SharedRSA(), encrypts}} {
+		cert, _, err := inter.Leaf([]string{"a.example.test"}, opts...).Write(dir, stem)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := mustExecute(t, "", "cat", cert, private.File()) // the intermediate is in cert already
+		if err := os.WriteFile(cert, []byte(whole), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, cert)
+	}
+	file := write(t, "sallyport.yaml", fmt.Sprintf("listeners: [{from: \"tls://127.0.0.1:0\", cert: [%s], to: \"tcp://%s\"}]", strings.Join(files, ", "), backend(t, "web")))
+	p := start(t, "run", "-c", file)
+	p.WaitListeners(1)
+	for _, form := range []string{"--usage 3", "--usage 3 --selector 0 --matching 2", "--usage 2 --selector 0", "--usage 2 --matching 0"} {
+		printed := mustExecute(t, "", testnet.Binary(t), append([]string{"tlsa", "-c", file, "a.example.test:443"}, strings.Fields(form)...)...)
+		for _, sigalgs := range []string{"ECDSA+SHA256", "RSA-PSS+SHA256"} {
+			args := []string{"s_client", "-connect", p.Addr(""), "-brief", "-servername", "a.example.test", "-sigalgs", sigalgs, "-dane_tlsa_domain", "a.example.test"}
+			for line := range strings.Lines(printed) {
+				args = append(args, "-dane_tlsa_rrdata", data3(line))
+			}
+			out, _ := execute(t, "", "openssl", args...)
+			if !strings.Contains(out, "Verification: OK") || !strings.Contains(out, "DANE TLSA ") {
+				t.Errorf("%s, %s:\n%s\n%s", form, sigalgs, printed, out)
+			}
+		}
 	}
 }

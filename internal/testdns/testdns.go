@@ -24,8 +24,8 @@ type T interface {
 	Cleanup(func())
 }
 
-// Records are what a zone has, in the form of zone files, by zone. The zones are
-// those of kinds; each has its SOA, its NS and ns without being told.
+// Records are what a zone has, in the form of zone files, by zone. A zone is one of
+// kinds, and is there if it is named; each has its SOA, its NS and ns without being told.
 type Records map[string]string
 
 // kinds says how each zone is signed.
@@ -52,6 +52,7 @@ type DNS struct {
 	t          T
 	dir        string
 	records    Records
+	zones      []string // children before parents
 	named, nsd *exec.Cmd
 	unbound    *exec.Cmd
 	cert, key  string
@@ -75,25 +76,19 @@ func Start(t T, records Records, options ...Option) *DNS {
 	for _, o := range options {
 		o(d)
 	}
-	order := slices.SortedFunc(mapKeys(kinds), func(a, b string) int { return strings.Count(b, ".")*10 + len(b) - strings.Count(a, ".")*10 - len(a) })
-	order = append(slices.DeleteFunc(order, func(z string) bool { return z == "test" || z == "." }), "test", ".")
-	for _, z := range order { // children first: their DS records go into the parent
+	for z := range records {
+		if z != "test" && z != "." {
+			d.zones = append(d.zones, z)
+		}
+	}
+	d.zones = append(d.zones, "test", ".")
+	for _, z := range d.zones { // children first: their DS records go into the parent
 		d.makeKeys(z)
 		d.sign(z)
 	}
 	d.Anchor = d.file("dsset-.")
 	d.serve()
 	return d
-}
-
-func mapKeys(m map[string]string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 func (d *DNS) file(name string) string { return filepath.Join(d.dir, name) }
@@ -158,7 +153,7 @@ func (d *DNS) text(zone string) string {
 	case ".":
 		b.WriteString("test NS ns.test.\nns.test A 127.0.0.1\n" + d.ds("test"))
 	case "test":
-		for child := range kinds {
+		for _, child := range d.zones {
 			if child != "." && child != "test" {
 				fmt.Fprintf(&b, "%s NS ns.%s\nns.%s A 127.0.0.1\n%s", fqdn(child), fqdn(child), fqdn(child), d.ds(child))
 			}
@@ -274,8 +269,8 @@ func (d *DNS) serve() {
 pid-file none; session-keyfile none; dnssec-validation no; allow-transfer { none; }; };
 controls {};
 `, d.dir, port)
-	for zone, kind := range kinds {
-		if kind != "ldns" {
+	for _, zone := range d.zones {
+		if kinds[zone] != "ldns" {
 			fmt.Fprintf(&conf, "zone %q { type primary; file %q; };\n", fqdn(zone), "zone-"+zone)
 		}
 	}
@@ -298,7 +293,7 @@ zone:
  zonefile: zone-nsd.test
 `, nsd, d.dir, d.file("nsd.list"), d.file("nsd.xfrd"), d.file("nsd.log")))
 	conf.Reset()
-	conf.WriteString(unboundConf(resolver, d.dir, d.Anchor, port, nsd))
+	conf.WriteString(d.unboundConf(resolver, port, nsd))
 	if d.cert != "" {
 		over := freePort(d.t)
 		d.TLS = fmt.Sprintf("127.0.0.1:%d", over)
@@ -306,18 +301,24 @@ zone:
 	}
 	d.write("unbound.conf", conf.String())
 	d.named = d.start("named", "-g", "-c", d.file("named.conf"))
-	d.nsd = d.start("nsd", "-d", "-c", d.file("nsd.conf"))
+	if slices.Contains(d.zones, "nsd.test") {
+		d.nsd = d.start("nsd", "-d", "-c", d.file("nsd.conf"))
+	}
 	d.unbound = d.start("unbound", "-d", "-d", "-p", "-c", d.file("unbound.conf"))
-	for _, name := range []string{"ns.example.test.", "ns.nsd.test.", "ns.insecure.test."} {
-		d.wait(name, func(ctx context.Context, r *net.Resolver) error {
-			_, err := r.LookupHost(ctx, name)
-			return err
-		})
+	for _, zone := range d.zones {
+		switch kinds[zone] {
+		case "nsec", "nsec3", "ldns", "unsigned": // the others never answer
+			name := "ns." + strings.TrimPrefix(fqdn(zone), ".")
+			d.wait(name, func(ctx context.Context, r *net.Resolver) error {
+				_, err := r.LookupHost(ctx, name)
+				return err
+			})
+		}
 	}
 }
 
 // unboundConf has a stub for each zone, since no delegation can say a port.
-func unboundConf(port int, dir, anchor string, named, nsd int) string {
+func (d *DNS) unboundConf(port, named, nsd int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `server:
  interface: 127.0.0.1@%d
@@ -337,10 +338,10 @@ func unboundConf(port int, dir, anchor string, named, nsd int) string {
  ede: yes
 remote-control:
  control-enable: no
-`, port, dir, anchor)
-	for zone, kind := range kinds {
+`, port, d.dir, d.Anchor)
+	for _, zone := range d.zones {
 		server := named
-		if kind == "ldns" {
+		if kinds[zone] == "ldns" {
 			server = nsd
 		}
 		fmt.Fprintf(&b, "stub-zone:\n name: %q\n stub-addr: 127.0.0.1@%d\n", fqdn(zone), server)
