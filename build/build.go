@@ -22,6 +22,7 @@ import (
 	"sallyport/route"
 	"sallyport/secure"
 	"sallyport/transport"
+	"sallyport/upstream"
 	"sallyport/verify"
 )
 
@@ -53,8 +54,9 @@ type Program struct {
 	// Work goes on while the program runs: each ends when its context does.
 	Work []func(context.Context)
 
-	poller *transport.Poller
-	left   []*Listener // of earlier programs, whose sockets live as long as their flows
+	servers *upstream.Set
+	poller  *transport.Poller
+	left    []*Listener // of earlier programs, whose sockets live as long as their flows
 }
 
 // Lasting is what outlives a reload: what was learned and is still true. A program
@@ -63,6 +65,7 @@ type Lasting struct {
 	Tickets  *secure.Tickets
 	Sessions *secure.Sessions // of DTLS, which has no tickets
 	lists    *listMemory
+	servers  *upstream.Set
 }
 
 // Listener is one listener made ready.
@@ -125,7 +128,8 @@ func newBuilder(f *config.File, o Options) (*builder, error) {
 	if err := b.state(); err != nil {
 		return nil, err
 	}
-	b.program.Lasting, b.program.poller = b.lasting, o.Poller
+	b.program.poller = o.Poller
+	b.handOn()
 	if err := b.logLists(); err != nil {
 		return nil, err
 	}
@@ -151,6 +155,7 @@ func New(f *config.File, o Options) (*Program, error) {
 		b.program.Listeners = append(b.program.Listeners, l)
 	}
 	b.startLists()
+	b.program.Work = append(b.program.Work, b.program.servers.Work()...)
 	return b.program, nil
 }
 
@@ -318,7 +323,7 @@ func (b *builder) route(l *config.Listener, ech *secure.ECHKeys, c *config.Route
 	r := route.Route{Match: match(c.Match), From: c.Client.From}
 	d := &flow.Decision{Route: c.Name, Pattern: c.Pattern, Timeouts: flow.Timeouts(c.Timeouts)}
 	r.Decision = d
-	line := Line{Route: c.Name, Clients: clients(c), Note: strings.Join(c.Notes, "; "), Text: fmt.Sprintf("%-8s %s -> %s", c.Pattern, l.From, c.To.Addr)}
+	line := Line{Route: c.Name, Clients: clients(c), Note: strings.Join(c.Notes, "; "), Text: fmt.Sprintf("%-8s %s -> %s", c.Pattern, l.From, destination(c))}
 	switch c.Action {
 	case config.Reject:
 		d.Action, d.Reason = flow.Reject, flow.NoRoute
@@ -326,13 +331,11 @@ func (b *builder) route(l *config.Listener, ech *secure.ECHKeys, c *config.Route
 		return r, line, nil
 	case config.Splice:
 		d.Action = flow.Splice
-		d.Upstream = b.dialer(c)
-		d.Outbound = announced(c)
-		return r, line, nil
+		pool, _, err := b.pool(l, c)
+		d.Upstream, d.Outbound = pool, announced(c)
+		return r, line, err
 	}
 	d.Action = flow.Terminate
-	d.Upstream = b.dialer(c)
-	d.Outbound = announced(c)
 	if l.From.Secure() {
 		layer, params, err := b.inbound(l, ech, c)
 		if err != nil {
@@ -341,12 +344,13 @@ func (b *builder) route(l *config.Listener, ech *secure.ECHKeys, c *config.Route
 		d.Inbound = []flow.Layer{layer}
 		line.Inbound = params.String()
 	}
+	pool, params, err := b.pool(l, c)
+	if err != nil {
+		return r, line, err
+	}
+	d.Upstream, d.Outbound = pool, announced(c)
 	if c.To.Addr.Secure() {
-		layer, params, err := b.outbound(l, c)
-		if err != nil {
-			return r, line, err
-		}
-		d.Outbound = append(d.Outbound, layer)
+		d.Outbound = append(d.Outbound, pool)
 		line.Outbound = params.String()
 	}
 	d.DialFirst = c.ALPN.Mirror
@@ -374,12 +378,6 @@ func match(c config.Match) route.Match {
 		}
 	}
 	return m
-}
-
-func (b *builder) dialer(c *config.Route) *transport.Dialer {
-	return &transport.Dialer{
-		Where: where(c.To.Addr), Timeout: c.Timeouts.Dial, Poller: b.o.Poller, Packets: c.To.Addr.Datagram(), Resolve: b.resolves(),
-	}
 }
 
 // clients says in words who may pass.

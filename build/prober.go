@@ -33,7 +33,7 @@ type Judge struct {
 	verify.Verifier
 }
 
-// Probers gives one for each route of f that begins TLS or DTLS with a server that
+// Probers gives one for each server of each route of f that begins TLS or DTLS with a server that
 // shows a certificate, and the program that they are parts of.
 func Probers(f *config.File, o Options) ([]*Prober, *Program, error) {
 	o.DryRun = true
@@ -46,15 +46,19 @@ func Probers(f *config.File, o Options) ([]*Prober, *Program, error) {
 		l := &f.Listeners[i]
 		for j := range l.Routes {
 			c := &l.Routes[j]
-			if c.Action != config.Terminate || !c.To.Addr.Secure() || c.To.PSK != "" {
-				continue
+			for _, s := range c.Pool.Servers {
+				one := *c
+				one.To = s.To
+				if c.Action != config.Terminate || !s.Addr.Secure() || s.PSK != "" {
+					continue
+				}
+				p, err := b.prober(l, &one)
+				if err != nil {
+					b.program.Close()
+					return nil, nil, fmt.Errorf("%s: %w", named(c.Pos, c.Name), err)
+				}
+				all = append(all, p)
 			}
-			p, err := b.prober(l, c)
-			if err != nil {
-				b.program.Close()
-				return nil, nil, fmt.Errorf("%s: %w", named(c.Pos, c.Name), err)
-			}
-			all = append(all, p)
 		}
 	}
 	return all, b.program, nil
@@ -69,7 +73,7 @@ func (b *builder) prober(l *config.Listener, c *config.Route) (*Prober, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Prober{Name: c.Name, To: c.To.Addr.String(), Dial: b.dialer(c), Before: announced(c), Route: route, datagram: l.From.Datagram()}
+	p := &Prober{Name: c.Name, To: c.To.Addr.String(), Dial: b.dialer(c.To.Addr, c.Timeouts.Dial), Before: announced(c), Route: route, datagram: l.From.Datagram()}
 	p.client = secure.Client{Common: common, SNI: c.To.SNI, Name: c.To.Name, Port: c.To.Addr.Port, ALPN: c.To.ALPN.Protos}
 	p.client.KeyLog = nil
 	if b.canAsk(&c.To) {

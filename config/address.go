@@ -66,9 +66,12 @@ func (a Address) local() bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// parseAddress reads CARRIER://WHERE; end is from or to.
+// parseAddress reads CARRIER://WHERE; end is from, to, server (one of several) or resolver.
 func parseAddress(text, end string) (Address, error) {
 	a := Address{Text: text}
+	if end == "server" {
+		end = "to"
+	}
 	carrier, where, ok := strings.Cut(text, "://")
 	switch {
 	case ok:

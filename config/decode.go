@@ -53,6 +53,8 @@ func (d *decoder) checkField(e *entry, f *field) *node {
 		return nil
 	case !f.list && f.sub != nil:
 		return d.check(e.val, f.sub)
+	case f.as == "to":
+		return d.checkServers(e, f)
 	}
 	n := e.val
 	rule := f.typ == reflect.TypeFor[Allow]() && n.kind == mapping // else two levels' rules would merge into one
@@ -121,8 +123,11 @@ func (d *decoder) one(n *node, f *field, v reflect.Value) bool {
 	case *ALPN:
 		return d.alpn(n, p)
 	case *Address:
-		if n = d.single(n); n == nil {
-			return false
+		if f.as == "to" && n.kind == list && len(n.list) > 0 {
+			n = n.list[0] // the rules see to the servers one by one
+		}
+		if f.as == "to" && n.get("addr") != nil {
+			n = n.get("addr")
 		}
 	}
 	if n.kind == broken {
@@ -159,6 +164,8 @@ func (d *decoder) text(n *node, f *field, v reflect.Value) (err error) {
 		*p, err = parseVersion(n.text)
 	case *MTU:
 		*p, err = parseMTU(n.text)
+	case *Number:
+		*p, err = parseNumber(n.text, f.as)
 	case *Name:
 		*p, err = parseName(n.text)
 	case *netip.Prefix:
@@ -180,27 +187,6 @@ func (d *decoder) text(n *node, f *field, v reflect.Value) (err error) {
 		v.SetString(strings.TrimPrefix(word, "off"))
 	}
 	return err
-}
-
-// single takes the only address out of a list of one.
-func (d *decoder) single(n *node) *node {
-	if n.kind == list && len(n.list) == 1 {
-		n = n.list[0]
-	}
-	switch n.kind {
-	case scalar:
-		return n
-	case list:
-		if len(n.list) > 1 {
-			d.add(n.list[1].pos, "", "more than one address %s", notBuilt)
-			return nil
-		}
-	case mapping:
-		d.add(n.pos, "", "an address with keys of its own %s", notBuilt)
-		return nil
-	}
-	d.add(n.pos, "", "no address")
-	return nil
 }
 
 func (d *decoder) alpn(n *node, p *ALPN) bool {

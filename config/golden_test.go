@@ -147,6 +147,10 @@ func dump(b *strings.Builder, path string, v reflect.Value) {
 	case config.Name:
 		fmt.Fprintf(b, "%s: %q\n", path, x.Text)
 		return
+	case config.Pool:
+		if len(x.Servers) < 2 && plainPool(x) {
+			return
+		}
 	case config.Version:
 		if x != 0 {
 			fmt.Fprintf(b, "%s: %#04x\n", path, uint16(x))
@@ -180,5 +184,18 @@ func dump(b *strings.Builder, path string, v reflect.Value) {
 		}
 	}
 }
+
+// plainPool says whether nothing is said of one server beside its address.
+func plainPool(p config.Pool) bool {
+	for _, s := range p.Servers {
+		if s.Share != (config.Share{Weight: 1}) {
+			return false
+		}
+	}
+	p.Servers = nil
+	return reflect.DeepEqual(p, config.Pool{}) || reflect.DeepEqual(p, defaultPool)
+}
+
+var defaultPool = config.Pool{Balance: config.RoundRobin, Hash: config.HashClient, Retry: 1, Check: config.Check{Rise: 2, Fall: 3}}
 
 var defaultTimeouts = config.Timeouts{Peek: 5e9, Handshake: 10e9, Dial: 5e9, Idle: 3600e9, Linger: 30e9, Drain: 30e9}

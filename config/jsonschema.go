@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"reflect"
+	"strings"
 	"time"
 )
 
@@ -55,7 +56,12 @@ func (w *schemaWriter) property(f *field) map[string]any {
 	default:
 		one = w.ref(f.sub)
 	}
-	if f.list || f.typ == reflect.TypeFor[Address]() && f.as == "to" {
+	switch {
+	case f.typ == reflect.TypeFor[Address]() && f.as == "to":
+		one = w.servers(f)
+	case f.sub == toSchema:
+		one = anyOf(w.servers(f.sub.field(f.sub.main)), w.ref(f.sub))
+	case f.list:
 		one = anyOf(one, map[string]any{"type": "array", "items": one})
 	}
 	out := map[string]any{"description": f.doc}
@@ -63,12 +69,18 @@ func (w *schemaWriter) property(f *field) map[string]any {
 		out[k] = v
 	}
 	switch {
-	case f.typ == reflect.TypeFor[MTU]():
+	case f.typ == reflect.TypeFor[MTU](), f.typ == reflect.TypeFor[Number]():
 		out["default"] = json.Number(f.def)
 	case f.def != "":
 		out["default"] = f.def
 	}
 	return out
+}
+
+// servers is one address, or a list of such and of maps.
+func (w *schemaWriter) servers(addr *field) map[string]any {
+	server := w.ref(serverSchema)
+	return anyOf(w.leaf(addr), server, map[string]any{"type": "array", "items": anyOf(w.leaf(addr), server)})
 }
 
 func anyOf(a ...any) map[string]any { return map[string]any{"anyOf": a} }
@@ -100,11 +112,14 @@ func (w *schemaWriter) leaf(f *field) map[string]any {
 		return map[string]any{"enum": []any{json.Number("1.0"), 1.1, 1.2, 1.3, "1.0", "1.1", "1.2", "1.3"}}
 	case MTU:
 		return map[string]any{"type": "integer", "minimum": leastMTU, "maximum": mostMTU}
+	case Number:
+		low, high, _ := strings.Cut(f.as, "..")
+		return map[string]any{"type": "integer", "minimum": json.Number(low), "maximum": json.Number(high)}
 	case Address:
 		if f.as == "resolver" {
 			return text(`^(udp|tcp|tls)://.+`)
 		}
-		if f.as == "to" {
+		if f.as == "to" || f.as == "server" {
 			return text(`^(tcp|tls|udp|dtls)://.+|^unix:.+`)
 		}
 		return text(`^(tcp|tls|udp|dtls)://.+|^(unix|systemd):.+`)

@@ -123,6 +123,8 @@ func (f *field) kind() string {
 		return "VERSION"
 	case MTU:
 		return "BYTES"
+	case Number:
+		return "NUMBER"
 	case Address:
 		return "ADDR"
 	case netip.Prefix:

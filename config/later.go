@@ -18,7 +18,7 @@ var later = map[string]string{
 	"route":    laterRoute,
 	"match":    "dest port ja4 list server if",
 	"client":   "dane",
-	"to":       "spiffe starttls source via balance hash slow_start retry check weight backup",
+	"to":       "spiffe starttls source via",
 	"unsafe":   "open_proxy",
 }
 
@@ -42,6 +42,12 @@ func unknown(s *schema, key string) (msg, hint string) {
 		return shown + " " + notBuilt, ""
 	}
 	msg = "unknown key " + shown
+	if strings.Contains(key, "://") {
+		return msg, `an address among { } and [ ] needs quotes: "tcp://10.0.0.1:8080"`
+	}
+	if s.word == "to" && key != "reach" && serverSchema.field(key) != nil {
+		return shown + " stands with an address", `addr: [{addr: "tcp://10.0.0.1:8080", ` + key + ": ...}]"
+	}
 	if s == routeSchema && listenerSchema.field(key) != nil {
 		return shown + " stands at the listener, not in a route", ""
 	}

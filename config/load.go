@@ -196,11 +196,7 @@ func (l *loader) listener(own, defaults *node) {
 	l.fill(shared, routeSchema, reflect.ValueOf(&whole).Elem())
 	lis.Peek = whole.Timeouts.Peek
 	one := func(route, own *node) {
-		r := Route{}
-		l.fill(route, routeSchema, reflect.ValueOf(&r).Elem())
-		g := &ruling{loader: l, lis: &lis, route: &r, all: route, said: own}
-		g.apply()
-		lis.Routes = append(lis.Routes, r)
+		lis.Routes = append(lis.Routes, l.servers(&lis, route, own))
 	}
 	routes := own.get("routes")
 	switch {

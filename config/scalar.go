@@ -31,6 +31,10 @@ var enums = map[string][]string{
 	"ProxyAccept": {"off", "optional", "require"},
 	"ProxySend":   {"off", "v1", "v2"},
 	"CT":          {"off", "report", "require"},
+
+	"Balance":   {"round_robin", "least", "hash"},
+	"Hash":      {"client"},
+	"CheckKind": {"off", "tcp", "tls", "udp", "dtls"},
 }
 
 var switches = map[string]Switch{"on": true, "true": true, "off": false, "false": false, "none": false}
@@ -57,7 +61,10 @@ func parseEnum(typ, text string) error {
 		}
 	}
 	last := len(known) - 1
-	list := strings.Join(known[:last], ", ") + " or " + known[last]
+	list := known[last]
+	if last > 0 {
+		list = strings.Join(known[:last], ", ") + " or " + list
+	}
 	if near := nearest(text, known); near != "" {
 		return complain("", "`%s` is not %s; did you mean `%s`?", printable(text), list, near)
 	}
@@ -269,6 +276,10 @@ func checkString(as, text string) error {
 		return checkProtocol(text)
 	case "identity":
 		return checkIdentity(text)
+	case "bytes":
+		if text == "" || len(text) > maxBytes {
+			return complain("", "a text to send or to wait for has 1 to %d bytes", maxBytes)
+		}
 	default:
 		return checkText("text", text)
 	}
@@ -283,6 +294,9 @@ func checkRule(text string) error {
 	}
 	return err
 }
+
+// maxBytes bounds what a check sends and waits for.
+const maxBytes = 4 << 10
 
 func checkProtocol(text string) error {
 	if text == "" || len(text) > 255 {

@@ -31,7 +31,11 @@ type loadKeys struct {
 }
 
 var (
-	routeSchema    = structSchema(reflect.TypeFor[Route]())
+	routeSchema = func() *schema {
+		s := structSchema(reflect.TypeFor[Route]())
+		s.field("to").sub = toSchema
+		return s
+	}()
 	listenerSchema = func() *schema {
 		s := structSchema(reflect.TypeFor[Listener]())
 		s.field("routes").sub = routeSchema

@@ -71,7 +71,8 @@ type Route struct {
 	TLS      TLS      `key:"tls" doc:"versions, ciphers and groups towards clients; alone a preset: modern, intermediate or old"`
 	Client   Client   `key:"client" doc:"who may connect"`
 	Allow    Allow    `key:"allow" doc:"all, or rules over the client's certificate of which one must hold"`
-	To       To       `key:"to" doc:"the server: an address, or a map"`
+	To       To       `key:"to" doc:"the server or servers: an address, a list of them, or a map"`
+	Pool     Pool     // how one of the servers is chosen; To is the first one
 	Timeouts Timeouts `key:"timeouts" doc:"deadlines of each stage"`
 	Unsafe   Unsafe   `key:"unsafe" doc:"dangerous switches; each is announced at start"`
 }
@@ -127,7 +128,7 @@ type Rule struct {
 // To is the server's side.
 type To struct {
 	Pos     Pos
-	Addr    Address  `key:"addr" main:"true" as:"to" doc:"where the server is: tcp://127.0.0.1:8080, tls://db.example:5432, udp://127.0.0.1:5683, tcp://unix:PATH"`
+	Addr    Address  `key:"addr" main:"true" as:"to" doc:"where the server is: tcp://127.0.0.1:8080, tls://db.example:5432, udp://127.0.0.1:5683, tcp://unix:PATH; of several, a list, whose items may be maps"`
 	Name    string   `key:"name" doc:"the name that the server's certificate must have (default: the host of addr)" as:"host"`
 	SNI     string   `key:"sni" doc:"the server name to send, \"\" for none (default: name)" as:"sni"`
 	Cert    []string `key:"cert" doc:"our certificate towards the server" as:"file"`

@@ -78,8 +78,9 @@ func (f *Flow) Reached() netip.AddrPort {
 
 // Dialled is the server's end of the bare outbound connection.
 type Dialled struct {
-	Addr string
-	Took time.Duration
+	Server string // as configured: which one of several
+	Addr   string
+	Took   time.Duration
 }
 
 // Session is what one layer learned in its handshake.

@@ -60,6 +60,7 @@ const (
 	DialRefused        Reason = "dial_refused"
 	DialTimeout        Reason = "dial_timeout"
 	DialFailed         Reason = "dial_failed"
+	NoServerUp         Reason = "no_server_up"
 	ServerNotTLS       Reason = "server_not_tls"
 	ServerTimeout      Reason = "server_handshake_timeout"
 	ServerHandshake    Reason = "server_handshake_failed"
@@ -156,6 +157,7 @@ var reasons = map[Reason]struct {
 	DialRefused:        {FaultServer, alertInternalError, "the server refused the connection; of UDP, nobody listens there"},
 	DialTimeout:        {FaultServer, alertInternalError, "the server did not accept within timeouts.dial"},
 	DialFailed:         {FaultServer, alertInternalError, "the server could not be reached; the error says why"},
+	NoServerUp:         {FaultServer, alertInternalError, "of several servers none could be reached or is up; the error says how each is"},
 	ServerNotTLS:       {FaultServer, alertInternalError, "the server does not speak TLS on this port"},
 	ServerTimeout:      {FaultServer, alertInternalError, "the server did not finish its handshake within timeouts.handshake"},
 	ServerHandshake:    {FaultServer, alertInternalError, "the handshake with the server failed; the error says how"},

@@ -38,6 +38,7 @@ func TestExamples(t *testing.T) {
 		"routes.yaml":              exampleRoutes,
 		"old-server.yaml":          exampleOldServer,
 		"proxy-protocol.yaml":      exampleProxyProtocol,
+		"servers.yaml":             exampleServers,
 
 		"datagram-offload.yaml":       exampleDatagramOffload,
 		"datagram-encrypt.yaml":       exampleDatagramEncrypt,

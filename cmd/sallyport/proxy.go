@@ -16,11 +16,12 @@ const defaultFile = "/etc/sallyport/sallyport.yaml"
 
 func newProxy(warnings []string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "proxy FROM TO [flags]",
+		Use:   "proxy FROM TO [TO...] [flags]",
 		Short: "Run one listener from the command line",
 		Long: `Run one listener from the command line. FROM and TO are CARRIER://WHERE, where
 CARRIER is tcp or tls, or for datagrams udp or dtls, and WHERE is host:port, :port
-for all addresses of this host, unix:PATH, or, for FROM, systemd:NAME.
+for all addresses of this host, unix:PATH, or, for FROM, systemd:NAME. Several TO
+are several servers, one of which each connection goes to.
 
 A flag is the path of its key in the file, with dashes. Flags that begin with
 --to act towards the server, the others towards clients. --print-config writes

@@ -1,0 +1,99 @@
+package upstream
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"sallyport/flow"
+)
+
+// socket is what every connection of package transport has of the optional
+// interfaces of [flow.Conn]; what is wrapped keeps them all.
+type socket interface {
+	flow.Conn
+	flow.Bare
+	flow.Aborter
+	flow.UnitReader
+	flow.Unsent
+	flow.Waiter
+}
+
+// conn is a connection to a server, which counts until it is closed. A flow that
+// ends or rests on whatever goroutine has it closed by its engine in every case, so
+// that this is where the end of a flow is known.
+type conn struct {
+	socket
+	server *Server
+	closed atomic.Bool
+}
+
+// hold has the server know when c ends.
+func (m *member) hold(c flow.Conn) (flow.Conn, error) {
+	s, ok := c.(socket)
+	if !ok {
+		m.server.leave()
+		c.Close()
+		return nil, flow.Fail(flow.Internal, "a connection to %s lacks what the relay needs", m.server.spec.Addr)
+	}
+	held := &conn{socket: s, server: m.server}
+	if c.Transport() == flow.Datagram {
+		return &association{conn: held}, nil
+	}
+	return held, nil
+}
+
+func (c *conn) Close() error {
+	c.end()
+	return c.socket.Close()
+}
+
+func (c *conn) Abort() error {
+	c.end()
+	return c.socket.Abort()
+}
+
+func (c *conn) end() {
+	if !c.closed.Swap(true) {
+		c.server.leave()
+	}
+}
+
+// association is a conn of datagrams. Dialling one says nothing of the server; what
+// does is the first answer, and ICMP.
+type association struct {
+	*conn
+	answered, refused atomic.Bool
+}
+
+func (c *association) ReadUnit(lease func() []byte) ([]byte, error) {
+	p, err := c.socket.ReadUnit(lease)
+	c.note(err, true)
+	return p, err
+}
+
+func (c *association) Read(p []byte) (int, error) {
+	n, err := c.socket.Read(p)
+	c.note(err, true)
+	return n, err
+}
+
+func (c *association) Write(p []byte) (int, error) {
+	n, err := c.socket.Write(p)
+	c.note(err, false)
+	return n, err
+}
+
+// note tells the server once how it went, and once how it ended.
+func (c *association) note(err error, read bool) {
+	switch {
+	case err == nil && read:
+		if !c.answered.Load() && !c.answered.Swap(true) {
+			c.server.pass(time.Now())
+		}
+	case err != nil:
+		if e, ok := errors.AsType[*flow.Error](err); ok && e.Fault == flow.FaultServer && !c.refused.Swap(true) {
+			c.server.fail(time.Now(), err)
+		}
+	}
+}

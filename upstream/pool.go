@@ -1,0 +1,241 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/flow"
+)
+
+// Pool is the servers of one route. Its exported fields are set before the first
+// flow and never changed.
+type Pool struct {
+	Route     string
+	Balance   Balance
+	SlowStart time.Duration // until a server that has come back gets its full share
+	Retry     int           // how many more servers a flow tries
+	Timeout   time.Duration // for all of that together; 0 means none but the context's
+
+	mu      sync.Mutex // held while one is chosen
+	members []*member
+}
+
+// Member is what a pool has of a server.
+type Member struct {
+	Weight int
+	Backup bool
+	Dial   flow.Dialer // of this server alone; its errors are a [*flow.Error]
+	Layer  flow.Layer  // over its connections; nil is none. All members have one or none has
+}
+
+type member struct {
+	Member
+	server *Server
+	credit int64 // of the round robin
+}
+
+var (
+	_ flow.Dialer = (*Pool)(nil)
+	_ flow.Layer  = (*Pool)(nil)
+)
+
+// Add gives the pool a server.
+func (p *Pool) Add(s *Server, m Member) { p.members = append(p.members, &member{Member: m, server: s}) }
+
+// Wrap implements [flow.Layer] by the layer of the server that was dialled: a
+// Decision is shared by all flows of its route, while each server may have a name,
+// a certificate and trust anchors of its own.
+func (p *Pool) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
+	for _, m := range p.members {
+		if m.server.spec.Addr == f.Dialled.Server {
+			return m.Layer.Wrap(ctx, f, c)
+		}
+	}
+	return nil, flow.Fail(flow.Internal, "nothing is known of %q, which was dialled", f.Dialled.Server)
+}
+
+// Dial implements [flow.Dialer]: it tries one server after the other, as nothing
+// has been sent yet.
+func (p *Pool) Dial(ctx context.Context, f *flow.Flow) (flow.Conn, error) {
+	start := time.Now()
+	if p.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.Timeout)
+		defer cancel()
+	}
+	var tried attempts
+	for {
+		m, left := p.pick(f, tried.members)
+		if m == nil {
+			return nil, p.nobody(tried)
+		}
+		c, err := m.dial(ctx, f, min(p.Retry-len(tried.members), left))
+		f.Dialled.Took = time.Since(start)
+		if err == nil {
+			return m.hold(c)
+		}
+		m.server.leave()
+		if !serverFailed(err) {
+			return nil, err
+		}
+		m.server.fail(time.Now(), err)
+		tried.add(m, err)
+		if len(tried.members) > p.Retry || ctx.Err() != nil {
+			return nil, p.gaveUp(tried, left)
+		}
+	}
+}
+
+// serverFailed says whether err is of the server, so that another one may do better.
+func serverFailed(err error) bool {
+	e, ok := errors.AsType[*flow.Error](err)
+	return ok && e.Fault == flow.FaultServer
+}
+
+// dial dials m in its part of the time: one server that does not answer must not
+// take that of others servers.
+func (m *member) dial(ctx context.Context, f *flow.Flow, others int) (flow.Conn, error) {
+	if end, ok := ctx.Deadline(); ok && others > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(others+1))
+		defer cancel()
+	}
+	c, err := m.Dial.Dial(ctx, f)
+	f.Dialled.Server = m.server.spec.Addr
+	if err == nil && c.Transport() == flow.Stream {
+		m.server.pass(time.Now())
+	}
+	return c, err
+}
+
+// pick chooses a server that is not among tried and has the flow join it, and says
+// how many more there would be. It gives nil where there is none.
+func (p *Pool) pick(f *flow.Flow, tried []*member) (m *member, left int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list, left := p.candidates(time.Now(), tried)
+	if len(list) == 0 {
+		return nil, 0
+	}
+	m = p.choose(f, list)
+	m.server.join()
+	return m, left - 1
+}
+
+// candidates are those of the best kind that there is, and how many there are of
+// all kinds: servers that are up, else backups that are. Where none is, those are
+// tried that only connections have found to be down: a check that fails says that a
+// server is down, while a flow that has none left has nothing to lose.
+func (p *Pool) candidates(now time.Time, tried []*member) (best []candidate, all int) {
+	var kinds [4][]candidate
+	anyUp := false
+	for _, m := range p.members {
+		c := m.server.condition()
+		if c.drained || slices.Contains(tried, m) {
+			continue
+		}
+		kind := 0
+		switch {
+		case !c.up && m.server.spec.Check != nil:
+			continue
+		case !c.up:
+			kind = 2
+		default:
+			anyUp = true
+		}
+		if m.Backup {
+			kind++
+		}
+		kinds[kind] = append(kinds[kind], candidate{m, p.share(m, c, now), int64(c.flows)})
+	}
+	for kind, list := range kinds {
+		if kind >= 2 && anyUp {
+			break
+		}
+		if best == nil {
+			best = list
+		}
+		all += len(list)
+	}
+	return best, all
+}
+
+// attempts are what a flow has tried in vain.
+type attempts struct {
+	members []*member
+	errs    []error
+}
+
+func (a *attempts) add(m *member, err error) {
+	a.members, a.errs = append(a.members, m), append(a.errs, err)
+}
+
+// gaveUp is the error of a flow that may not try any more, or has nothing left to.
+func (p *Pool) gaveUp(a attempts, left int) error {
+	last := a.errs[len(a.errs)-1]
+	if len(a.errs) == 1 && (left > 0 || len(p.members) == 1) {
+		return last
+	}
+	if left == 0 {
+		return p.nobody(a)
+	}
+	return flow.Fail(flow.AsError(last, flow.DialFailed).Reason, "%d servers tried: %w", len(a.errs), joined(a.errs))
+}
+
+// nobody is the error of a flow that no server is left for.
+func (p *Pool) nobody(a attempts) error {
+	if len(a.errs) > 0 && len(p.members) == 1 {
+		return a.errs[0]
+	}
+	var rest []string
+	const most = 4 // of a thousand servers that are down, the log has told
+	for _, m := range p.members {
+		if slices.Contains(a.members, m) {
+			continue
+		}
+		if len(rest) == most {
+			rest = append(rest, "and so on")
+			break
+		}
+		rest = append(rest, m.server.word())
+	}
+	why := strings.Join(rest, ", ")
+	if len(a.errs) == 0 {
+		return flow.Fail(flow.NoServerUp, "no server is up: %s", why)
+	}
+	if why != "" {
+		why = "; " + why
+	}
+	return flow.Fail(flow.NoServerUp, "no server is up: %w%s", joined(a.errs), why)
+}
+
+// word says in one how a server is that was not tried.
+func (s *Server) word() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text := fmt.Sprintf("%s is %s", s.spec.Addr, s.state())
+	if s.down && s.err != nil && !s.drained {
+		text += " (" + s.err.Error() + ")"
+	}
+	return text
+}
+
+// joinedErrors stand on one line.
+type joinedErrors []error
+
+func joined(errs []error) error { return joinedErrors(errs) }
+
+func (j joinedErrors) Error() string {
+	texts := make([]string, len(j))
+	for i, err := range j {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (j joinedErrors) Unwrap() []error { return j }

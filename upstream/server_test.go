@@ -1,0 +1,66 @@
+package upstream
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+var errTest = errors.New("refused")
+
+func TestRiseAndFall(t *testing.T) {
+	var log bytes.Buffer
+	set := NewSet(slog.New(slog.NewTextHandler(&log, nil)), nil)
+	s := set.Server(Spec{Addr: "tcp://a:1", ID: "a", Rise: 2, Fall: 3, Check: &Check{}})
+	now := time.Now()
+	for _, step := range []struct {
+		pass, down bool
+	}{
+		{false, false}, {false, false}, {true, false}, // a pass in between begins anew
+		{false, false}, {false, false}, {false, true},
+		{true, true}, {false, true}, {true, true}, {true, false},
+	} {
+		if step.pass {
+			s.pass(now)
+		} else {
+			s.fail(now, errTest)
+		}
+		if s.isDown() != step.down {
+			t.Fatalf("%+v: down is %t", step, s.isDown())
+		}
+	}
+	if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), "server down") || !strings.Contains(log.String(), "server up") {
+		t.Errorf("the log has more or less than the two changes:\n%s", &log)
+	}
+}
+
+func TestASetFollowsTheOneBefore(t *testing.T) {
+	spec := Spec{Addr: "tcp://a:1", ID: "a", Rise: 2, Fall: 1, Check: &Check{}}
+	old := NewSet(quiet, nil)
+	s := old.Server(spec)
+	s.fail(time.Now(), errTest)
+	s.join()
+	if err := old.Drain("tcp://a:1"); err != nil {
+		t.Fatal(err)
+	}
+
+	same := NewSet(quiet, old)
+	if same.Server(spec) != s {
+		t.Error("the same server is another one after a reload")
+	}
+	other := spec
+	other.ID = "a, asked otherwise"
+	followed := NewSet(quiet, same).Server(other)
+	if c := followed.condition(); c.up || !c.drained || c.flows != 0 {
+		t.Errorf("what was known of the address is lost: %+v", c)
+	}
+	if err := same.Undrain("tcp://b:1"); err == nil || !strings.Contains(err.Error(), "tcp://a:1") {
+		t.Errorf("an unknown address: %v", err)
+	}
+	if err := same.Undrain("tcp://a:1"); err != nil || s.condition().drained {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,128 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Set is the servers and pools of one program.
+type Set struct {
+	log     *slog.Logger
+	fell    chan struct{}
+	before  map[string]*Server // of the program before this one, by ID
+	servers []*Server          // in the order of the file
+	asks    map[*Server]Spec   // how this program asks each, which a reload may renew
+	pools   []*Pool
+}
+
+// NewSet gives an empty one, which hands on what before knows; before may be nil,
+// and nothing of it changes.
+func NewSet(log *slog.Logger, before *Set) *Set {
+	s := &Set{log: log, fell: make(chan struct{}, 1), before: map[string]*Server{}, asks: map[*Server]Spec{}}
+	if before != nil {
+		s.fell = before.fell
+		for _, b := range before.servers {
+			s.before[b.spec.ID] = b
+		}
+	}
+	return s
+}
+
+// Server gives the server of that ID, the one of the program before where it had
+// it. It is called while the program is built.
+func (s *Set) Server(spec Spec) *Server {
+	for _, have := range s.servers {
+		if have.spec.ID == spec.ID {
+			return have
+		}
+	}
+	server := s.before[spec.ID]
+	if server == nil {
+		server = &Server{spec: spec, log: s.log, fell: s.fell}
+		for _, b := range s.before {
+			if b.spec.Addr == spec.Addr {
+				server.follow(b)
+				break
+			}
+		}
+	}
+	s.servers = append(s.servers, server)
+	s.asks[server] = spec
+	return server
+}
+
+// Add notes a pool, for who asks how they are.
+func (s *Set) Add(p *Pool) { s.pools = append(s.pools, p) }
+
+// Work is what goes on while the program runs; each ends with its context.
+func (s *Set) Work() []func(context.Context) {
+	var work []func(context.Context)
+	rescues := false
+	for _, server := range s.servers {
+		switch spec := s.asks[server]; {
+		case spec.Check != nil:
+			work = append(work, func(ctx context.Context) { server.watch(ctx, spec.Check) })
+		case !spec.Alone:
+			rescues = true
+		}
+	}
+	if rescues {
+		work = append(work, s.rescue)
+	}
+	return work
+}
+
+// Drain takes every server of that address out: it gets no new flows, and keeps
+// those that it has. Undrain puts it back.
+func (s *Set) Drain(addr string) error { return s.drain(addr, true) }
+
+// Undrain is the opposite of Drain.
+func (s *Set) Undrain(addr string) error { return s.drain(addr, false) }
+
+func (s *Set) drain(addr string, out bool) error {
+	found := false
+	for _, server := range s.servers {
+		if server.spec.Addr == addr {
+			found = true
+			server.drain(out)
+		}
+	}
+	if !found {
+		return fmt.Errorf("no server is at %q\nhint: %s", addr, s.known())
+	}
+	return nil
+}
+
+func (s *Server) drain(out bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drained == out {
+		return
+	}
+	s.drained = out
+	if out {
+		s.log.Info("server taken out: it gets no new flows", "server", s.spec.Addr, "flows", s.flows)
+		return
+	}
+	s.back = time.Now() // a slow start, as after being down
+	s.log.Info("server put back", "server", s.spec.Addr)
+}
+
+// known are some addresses that there are.
+func (s *Set) known() string {
+	const most = 8
+	var list []string
+	for _, server := range s.servers {
+		if !slices.Contains(list, server.spec.Addr) {
+			list = append(list, server.spec.Addr)
+		}
+	}
+	if len(list) > most {
+		list = append(list[:most], fmt.Sprintf("and %d more", len(list)-most))
+	}
+	return "there are " + strings.Join(list, ", ")
+}
