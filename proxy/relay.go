@@ -46,6 +46,7 @@ type relay struct {
 	woke   time.Duration    // when a direction last woke, since start
 	cause  error            // why the relay was ended from inside; the first counts
 	whole  flow.Conn        // the end that is not to blame for cause, if one is
+	broke  flow.Conn        // the one that is, where it was told so by an alert
 	unsent [2]int           // what each end had still to acknowledge when silence was judged
 	closed bool
 
@@ -79,13 +80,17 @@ func (r *relay) finish() error {
 	if r.timer != nil {
 		r.timer.Stop()
 	}
-	cause, whole := r.cause, r.whole
+	cause, whole, broke := r.cause, r.whole, r.broke
 	r.mu.Unlock()
 	for d := range r.sent {
 		r.f.Sent[d], r.f.TooLarge[d] = r.sent[d].Load(), r.lost[d].Load()
 		if c, ok := r.ends[d].(flow.Discarder); ok {
 			r.f.Discards[d] = c.Discarded()
 		}
+	}
+	if broke != nil {
+		settle(broke) // a reset would overtake the alert
+		cut(broke)
 	}
 	if whole != nil {
 		settle(whole)
@@ -107,10 +112,20 @@ func (r *relay) fail(end flow.Direction, cause *flow.Error) {
 		cause.Fault = flow.FaultNone
 	}
 	r.cause, r.whole = cause, r.ends[1-end]
-	cut(r.ends[end])
+	if broke := r.ends[end]; alerted(broke, cause) {
+		r.broke = broke
+		broke.SetDeadline(time.Unix(1, 0)) // nobody waits for it
+	} else {
+		cut(broke)
+	}
 	r.whole.SetReadDeadline(time.Unix(1, 0)) // its pump has nowhere to write to
 	// The other pump may be amid a write to it, and the timer has had its say.
 	r.whole.SetWriteDeadline(time.Now().Add(settleTotal))
+}
+
+// alerted says whether the layer of c has told its peer of cause.
+func alerted(c flow.Conn, cause *flow.Error) bool {
+	return c.Transport() == flow.Stream && (cause.Reason == flow.ClientProtocol || cause.Reason == flow.ServerProtocol)
 }
 
 const (
