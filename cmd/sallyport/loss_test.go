@@ -78,7 +78,7 @@ type stack struct {
 
 var errCorrupt = errors.New("other bytes came than were sent")
 
-// F-30: handshakes of four stacks through a network that loses, doubles and
+// F-30 and DT-07: handshakes of four stacks through a network that loses, doubles and
 // reorders datagrams.
 func TestHandshakesUnderLoss(t *testing.T) {
 	t.Parallel()
