@@ -19,6 +19,7 @@ import (
 	"sallyport/flow"
 	"sallyport/preamble"
 	"sallyport/proxy"
+	"sallyport/revoke"
 	"sallyport/route"
 	"sallyport/secure"
 	"sallyport/transport"
@@ -66,6 +67,14 @@ type Lasting struct {
 	Sessions *secure.Sessions // of DTLS, which has no tickets
 	lists    *listMemory
 	servers  *upstream.Set
+	answers  *revoke.Cache // nil until somebody asks for one
+}
+
+// Close ends what is being fetched.
+func (l *Lasting) Close() {
+	if l.answers != nil {
+		l.answers.Close()
+	}
 }
 
 // Listener is one listener made ready.
@@ -91,17 +100,19 @@ type Line struct {
 // builder keeps what several routes share, so that a thousand routes with one
 // folder of certificates read it once.
 type builder struct {
-	o       Options
-	file    *config.File
-	now     func() time.Time
-	lasting *Lasting
-	stores  map[string]*credential.Store
-	anchors map[string]*verify.Anchors
-	tlsa    *dane.Resolver // nil until a route asks for one
-	keyLogs map[string]*os.File
-	psks    map[string]*credential.PSKs
-	lists   *logLists // nil where ct_log_list names none
-	program *Program
+	o        Options
+	file     *config.File
+	now      func() time.Time
+	lasting  *Lasting
+	stores   map[string]*credential.Store
+	anchors  map[string]*verify.Anchors
+	tlsa     *dane.Resolver // nil until a route asks for one
+	keyLogs  map[string]*os.File
+	psks     map[string]*credential.PSKs
+	crls     map[string][]*revoke.CRL
+	fetchers map[string]*revoke.Fetcher
+	lists    *logLists // nil where ct_log_list names none
+	program  *Program
 }
 
 // newBuilder makes ready what all listeners share.
@@ -112,12 +123,14 @@ func newBuilder(f *config.File, o Options) (*builder, error) {
 	}
 	b := &builder{
 		o: o, file: f, now: now,
-		stores:  map[string]*credential.Store{},
-		anchors: map[string]*verify.Anchors{},
-		keyLogs: map[string]*os.File{},
-		psks:    map[string]*credential.PSKs{},
-		program: &Program{},
-		lasting: o.Lasting,
+		stores:   map[string]*credential.Store{},
+		anchors:  map[string]*verify.Anchors{},
+		keyLogs:  map[string]*os.File{},
+		psks:     map[string]*credential.PSKs{},
+		crls:     map[string][]*revoke.CRL{},
+		fetchers: map[string]*revoke.Fetcher{},
+		program:  &Program{},
+		lasting:  o.Lasting,
 	}
 	if b.o.Log == nil {
 		b.o.Log = slog.New(slog.DiscardHandler)

@@ -28,7 +28,7 @@ func (b *builder) resolver() (*dane.Resolver, error) {
 			if err != nil {
 				return nil, err
 			}
-			o.DialTLS = secure.DialVerified(o.Dial, verify.With(pkix(anchors, "the system's trust anchors", config.ProfileWebPKI)), b.now)
+			o.DialTLS = secure.DialVerified(o.Dial, verify.With(pkix(anchors, "the system's trust anchors", config.ProfileWebPKI, nil)), b.now)
 		}
 		o.Servers = append(o.Servers, s)
 	}

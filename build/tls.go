@@ -125,9 +125,6 @@ func (b *builder) clientAuth(s *secure.Server, c *config.Route) error {
 	default:
 		return nil
 	}
-	if err := unbuilt("client", c.Client.Revocation, c.Client.CRL, c.Client.AIA); err != nil {
-		return err
-	}
 	anchors, err := b.trust("client.ca", c.Client.CA)
 	if err != nil {
 		return err
@@ -151,7 +148,17 @@ func (b *builder) clientAuth(s *secure.Server, c *config.Route) error {
 	if checks, err = b.transparent(checks, "client", c.Client.CT); err != nil {
 		return err
 	}
-	s.Verify = verify.With(pkix(anchors, "client.ca", c.Client.Profile), checks...)
+	asks := ofClient(c)
+	issuers, err := b.issuers(asks)
+	if err != nil {
+		return err
+	}
+	revocation, err := b.revocation(asks, anchors)
+	if err != nil {
+		return err
+	}
+	s.Chases = issuers != nil
+	s.Verify = verify.With(pkix(anchors, "client.ca", c.Client.Profile, issuers), append(checks, revocation)...)
 	allow := c.Allow
 	allow.Rules = slices.Clone(allow.Rules)
 	for i := range allow.Rules {
@@ -213,9 +220,6 @@ func (b *builder) serverVerifier(c *config.Route) (verify.Verifier, error) {
 	case bool(c.Unsafe.NoVerify):
 		return verify.With(verify.Anyone()), nil
 	}
-	if err := unbuilt("to", c.To.Revocation, c.To.CRL, c.To.AIA); err != nil {
-		return nil, err
-	}
 	anchors, err := b.trust("to.ca", c.To.CA)
 	if err != nil {
 		return nil, err
@@ -224,28 +228,24 @@ func (b *builder) serverVerifier(c *config.Route) (verify.Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	who, err := b.byDNS(&c.To, pkix(anchors, "to.ca", c.To.Profile))
+	asks := ofServer(c)
+	issuers, err := b.issuers(asks)
 	if err != nil {
 		return nil, err
 	}
-	return verify.With(who, checks...), nil
-}
-
-// unbuilt refuses what a check asks for that is not there: a file that asks for
-// more than it gets must not start.
-func unbuilt(side string, revocation config.Revocation, crl []string, aia config.Switch) error {
-	for key, asked := range map[string]bool{
-		"revocation": revocation != config.RevocationOff, "crl": len(crl) > 0, "aia": bool(aia),
-	} {
-		if asked {
-			return fmt.Errorf("%s.%s is not built in this version", side, key)
-		}
+	revocation, err := b.revocation(asks, anchors)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	who, err := b.byDNS(&c.To, pkix(anchors, "to.ca", c.To.Profile, issuers))
+	if err != nil {
+		return nil, err
+	}
+	return verify.With(who, append(checks, revocation)...), nil
 }
 
-func pkix(a *verify.Anchors, label string, p config.Profile) verify.Authenticator {
-	return verify.PKIX{Anchors: a, From: label, Profile: verify.Profile(p)}
+func pkix(a *verify.Anchors, label string, p config.Profile, issuers verify.Issuers) verify.Authenticator {
+	return verify.PKIX{Anchors: a, From: label, Profile: verify.Profile(p), Issuers: issuers}
 }
 
 func pins(texts []string) (keys [][32]byte, err error) {

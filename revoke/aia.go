@@ -17,13 +17,16 @@ const (
 	MaxIssuers   = 64 << 10 // bytes
 	maxPerAnswer = 32       // certificates
 	issuersHold  = 24 * time.Hour
+	perIssuer    = 3 * time.Second
+	maxAIA       = 2 // places that are asked: nothing vouches yet for who named them
 )
 
 // Issuers fetches the certificates that signed cert from where its authority
 // information access says (caIssuers; RFC 5280, section 4.2.2.1). Nothing is said
 // of whether they are to be trusted.
 func (c *Fetcher) Issuers(ctx context.Context, cert *x509.Certificate) ([]*x509.Certificate, error) {
-	if len(places(cert.IssuingCertificateURL)) == 0 {
+	where := places(cert.IssuingCertificateURL)
+	if len(where) == 0 {
 		return nil, fmt.Errorf("%w: it does not say where its issuer's certificate is", ErrNoSource)
 	}
 	sum := sha256.Sum256(cert.Raw)
@@ -31,8 +34,8 @@ func (c *Fetcher) Issuers(ctx context.Context, cert *x509.Certificate) ([]*x509.
 		if c.client == nil {
 			return nil, errNoClient
 		}
-		found, err := each(cert.IssuingCertificateURL, func(place string) ([]*x509.Certificate, error) {
-			data, err := ask(ctx, c.client, place, "", nil, MaxIssuers, perURL)
+		found, err := each(where[:min(len(where), maxAIA)], func(place string) ([]*x509.Certificate, error) {
+			data, err := ask(ctx, c.client, place, place, nil, MaxIssuers, perIssuer)
 			if err != nil {
 				return nil, err
 			}

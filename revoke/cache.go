@@ -177,7 +177,7 @@ func (c *Fetcher) loadCRL(ctx context.Context, place string, issuer *x509.Certif
 	if c.client == nil {
 		return nil, errNoClient
 	}
-	data, err := ask(ctx, c.client, place, "", nil, MaxCRL, perCRL)
+	data, err := ask(ctx, c.client, place, place, nil, MaxCRL, perCRL)
 	if err != nil {
 		return nil, err
 	}

@@ -274,7 +274,7 @@ func TestOneFetchAtATime(t *testing.T) {
 	until(t, "request", func() bool { return slow.asked.Load() == 1 })
 	impatient, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if a, err := f.OCSP(impatient, s.leaf.Cert, s.inter.Cert); !errors.Is(err, context.DeadlineExceeded) {
+	if a, err := f.OCSP(impatient, s.leaf.Cert, s.inter.Cert); err == nil || !strings.Contains(err.Error(), "in time") {
 		t.Errorf("%+v, %v", a, err)
 	}
 	other := newSite(t)

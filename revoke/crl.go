@@ -62,10 +62,31 @@ var (
 	oidAuthority  = asn1.ObjectIdentifier{2, 5, 29, 35}
 )
 
+// ParseCRLs reads a file of CRLs: one in DER, or any number as PEM blocks.
+func ParseCRLs(data []byte) ([]*CRL, error) {
+	b, rest := pem.Decode(data)
+	if b == nil {
+		c, err := ParseCRL(data)
+		return []*CRL{c}, err
+	}
+	var list []*CRL
+	for ; b != nil; b, rest = pem.Decode(rest) {
+		c, err := ParseCRL(pem.EncodeToMemory(b))
+		if err != nil {
+			return nil, fmt.Errorf("CRL %d: %w", len(list)+1, err)
+		}
+		list = append(list, c)
+	}
+	if bytes.Contains(rest, []byte("-----BEGIN")) {
+		return nil, fmt.Errorf("a PEM block is cut off or damaged after %d CRLs", len(list))
+	}
+	return list, nil
+}
+
 // ParseCRL reads one CRL, in DER or as a PEM block.
 func ParseCRL(data []byte) (*CRL, error) {
-	if len(data) > 2*MaxCRL {
-		return nil, fmt.Errorf("a CRL of %d bytes; at most %d are read", len(data), MaxCRL)
+	if len(data) > 2*MaxCRL { // PEM is larger by a third
+		return nil, tooLong(data)
 	}
 	if b, rest := pem.Decode(data); b != nil {
 		if b.Type != "X509 CRL" {
@@ -77,7 +98,7 @@ func ParseCRL(data []byte) (*CRL, error) {
 		data = b.Bytes
 	}
 	if len(data) > MaxCRL {
-		return nil, fmt.Errorf("a CRL of %d bytes; at most %d are read", len(data), MaxCRL)
+		return nil, tooLong(data)
 	}
 	list, err := x509.ParseRevocationList(data)
 	if err != nil {
@@ -100,6 +121,10 @@ func ParseCRL(data []byte) (*CRL, error) {
 	slices.SortFunc(c.entries, func(a, b revoked) int { return bytes.Compare(a.serial[:], b.serial[:]) })
 	list.RevokedCertificateEntries, list.RevokedCertificates = nil, nil
 	return c, nil
+}
+
+func tooLong(data []byte) error {
+	return fmt.Errorf("a CRL of %d bytes; at most %d are read", len(data), MaxCRL)
 }
 
 var errIndirect = errors.New("an indirect CRL, with certificates of other CAs than its own, which is not supported: use the CRL of the CA itself")

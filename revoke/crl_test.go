@@ -142,6 +142,31 @@ func TestCRL(t *testing.T) {
 	})
 }
 
+func TestCRLFiles(t *testing.T) {
+	s := newSite(t)
+	one, two := s.crl(s.inter, nil), s.crl(s.root, nil)
+	block := func(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}) }
+	for _, c := range []struct {
+		name string
+		data []byte
+		want int
+	}{
+		{"DER", one, 1},
+		{"PEM", block(one), 1},
+		{"two", append(block(one), block(two)...), 2},
+		{"text before", append([]byte("Certificate Revocation List (CRL):\n"), block(one)...), 1},
+		{"a certificate among them", append(block(one), s.root.CertPEM()...), 0},
+		{"cut off", append(block(one), block(two)[:100]...), 0},
+		{"garbage", []byte("x"), 0},
+		{"nothing", nil, 0},
+	} {
+		list, err := revoke.ParseCRLs(c.data)
+		if err == nil != (c.want > 0) || err == nil && len(list) != c.want {
+			t.Errorf("%s: %d, %v", c.name, len(list), err)
+		}
+	}
+}
+
 // Each of twenty thousand is found, and none between them.
 func TestLargeCRL(t *testing.T) {
 	s := newSite(t)

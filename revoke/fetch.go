@@ -72,8 +72,9 @@ func (e statusError) Error() string {
 	return fmt.Sprintf("it answered %d %s", int(e), http.StatusText(int(e)))
 }
 
-// ask gets or, with a body, posts to place, and reads at most limit bytes within d.
-func ask(ctx context.Context, client *http.Client, place, kind string, body []byte, limit int, d time.Duration) (_ []byte, err error) {
+// ask gets where or, with an OCSP request for a body, posts to it, and reads at most
+// limit bytes within d. Errors go by place.
+func ask(ctx context.Context, client *http.Client, place, where string, body []byte, limit int, d time.Duration) (_ []byte, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("asking %.200q: %w", place, err)
@@ -85,19 +86,22 @@ func ask(ctx context.Context, client *http.Client, place, kind string, body []by
 	if body != nil {
 		method, in = http.MethodPost, bytes.NewReader(body)
 	}
-	r, err := http.NewRequestWithContext(ctx, method, place, in)
+	r, err := http.NewRequestWithContext(ctx, method, where, in)
 	if err != nil {
 		return nil, err
 	}
 	r.Header.Set("User-Agent", "sallyport")
 	if body != nil {
-		r.Header.Set("Content-Type", kind)
+		r.Header.Set("Content-Type", "application/ocsp-request")
 	}
 	resp, err := client.Do(r)
 	if err != nil {
 		var u *url.Error
 		if errors.As(err, &u) { // which would have the whole place in it once more
 			err = u.Err
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, errSlow
 		}
 		return nil, err
 	}
@@ -106,6 +110,9 @@ func ask(ctx context.Context, client *http.Client, place, kind string, body []by
 		return nil, statusError(resp.StatusCode)
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, errSlow
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +121,8 @@ func ask(ctx context.Context, client *http.Client, place, kind string, body []by
 	}
 	return b, nil
 }
+
+var errSlow = errors.New("no answer in time")
 
 // each tries places in their order until one of them gives something that take
 // takes.

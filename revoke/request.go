@@ -14,8 +14,6 @@ import (
 	"golang.org/x/crypto/ocsp"
 )
 
-const ocspRequest = "application/ocsp-request"
-
 // Request makes an OCSP request in DER for cert, which issuer issued. It has no
 // nonce, so that responders may answer with what they have signed already
 // (RFC 5019, section 3.1).
@@ -50,12 +48,12 @@ func fetchOCSP(ctx context.Context, client *http.Client, cert, issuer *x509.Cert
 func askOCSP(ctx context.Context, client *http.Client, place string, request []byte) ([]byte, error) {
 	get := strings.TrimSuffix(place, "/") + "/" + url.QueryEscape(base64.StdEncoding.EncodeToString(request))
 	if len(get) <= getLimit {
-		der, err := ask(ctx, client, get, "", nil, MaxOCSP, perURL)
+		der, err := ask(ctx, client, place, get, nil, MaxOCSP, perURL)
 		if status := statusError(0); !errors.As(err, &status) {
 			return der, err
 		}
 	}
-	return ask(ctx, client, place, ocspRequest, request, MaxOCSP, perURL)
+	return ask(ctx, client, place, place, request, MaxOCSP, perURL)
 }
 
 // judgeFetched also refuses the answer to somebody else's question.

@@ -114,7 +114,7 @@ func (s *shelf[V]) get(ctx context.Context, key string, l load[V]) (v V, err err
 	select {
 	case <-flight:
 	case <-ctx.Done():
-		return v, fmt.Errorf("no answer in time: %w", ctx.Err())
+		return v, errSlow
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -93,6 +93,7 @@ type Server struct {
 	Mirror  bool            // offer what the server has chosen; it is dialled first
 	Auth    Auth            // and, unless none, what follows
 	Anchors *verify.Anchors // verified against natively first, for the right alerts
+	Chases  bool            // Verify finds what clients leave out, so that it alone can tell
 	Verify  verify.Verifier // then the whole of it
 	Named   bool            // an access rule asks for a certificate, so that none is no client
 	Trust   [32]byte        // a hash of all that decides who may pass; session tickets do not outlive its change

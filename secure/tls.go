@@ -32,16 +32,25 @@ func NewServer(p Server) flow.Layer {
 	s.base.NextProtos = p.ALPN
 	if p.Auth != AuthNone {
 		s.base.ClientCAs = p.Anchors.Pool
-		s.base.ClientAuth = tls.VerifyClientCertIfGiven
-		if p.Auth == AuthRequire {
-			s.base.ClientAuth = tls.RequireAndVerifyClientCert
-		}
+		s.base.ClientAuth = clientAuth(p.Auth == AuthRequire, !p.Chases)
 	}
 	if p.ECH != nil {
 		s.base.EncryptedClientHelloKeys = p.ECH.TLS()
 	}
 	s.epoch.Store(-1)
 	return s
+}
+
+func clientAuth(require, natively bool) tls.ClientAuthType {
+	switch {
+	case require && natively:
+		return tls.RequireAndVerifyClientCert
+	case require:
+		return tls.RequireAnyClientCert
+	case natively:
+		return tls.VerifyClientCertIfGiven
+	}
+	return tls.RequestClientCert
 }
 
 // Wrap makes the handshake with the client.

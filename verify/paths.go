@@ -18,8 +18,9 @@ type paths struct {
 
 // pathKey is a hash over what was presented, and what for.
 type pathKey struct {
-	chain [32]byte
-	role  Role
+	chain  [32]byte
+	role   Role
+	chased bool // through intermediates that were not presented
 }
 
 // What clients with a certificate of a trusted CA can have us keep. A chain is

@@ -21,6 +21,7 @@ type PKIX struct {
 	From    string     // where the anchors are configured, for the texts: to.ca
 	Profile Profile    // anything but WebPKI and Private is Strict
 	Own     [][32]byte // keys of CAs that we mint with, by the SHA-256 of their SubjectPublicKeyInfo
+	Issuers Issuers    // finds intermediates that are left out; nil: nobody looks for them
 }
 
 // String is the name for [Identity.By].
@@ -28,7 +29,7 @@ func (k PKIX) String() string { return "pkix" }
 
 // Authenticate finds the paths from the leaf to an anchor and keeps those that
 // the profile takes.
-func (k PKIX) Authenticate(_ context.Context, p *Presented) (*Identity, error) {
+func (k PKIX) Authenticate(ctx context.Context, p *Presented) (*Identity, error) {
 	if err := bounds(p); err != nil {
 		return nil, err
 	}
@@ -46,12 +47,13 @@ func (k PKIX) Authenticate(_ context.Context, p *Presented) (*Identity, error) {
 		return nil, fail(UnknownCA, "%s has no trust anchors", k.from())
 	}
 	key, keeps := keyOf(p)
+	key.chased = k.Issuers != nil
 	chains := k.Anchors.paths.at(key, p.Now)
 	known := chains != nil
 	if !known {
 		var err error
-		if chains, err = leaf.Verify(k.options(p)); err != nil {
-			return nil, k.explain(p, err)
+		if chains, err = k.find(ctx, p); err != nil {
+			return nil, err
 		}
 	}
 	good, notes, err := k.judge(p, chains)
@@ -64,6 +66,18 @@ func (k PKIX) Authenticate(_ context.Context, p *Presented) (*Identity, error) {
 	id := identify(k.String(), leaf, good, true)
 	id.notes.list = notes
 	return id, nil
+}
+
+// find gives the paths to the anchors.
+func (k PKIX) find(ctx context.Context, p *Presented) ([][]*x509.Certificate, error) {
+	chains, err := p.Chain[0].Verify(k.options(p))
+	if err == nil {
+		return chains, nil
+	}
+	if k.Issuers == nil || !leadsNowhere(err) {
+		return nil, k.explain(p, err)
+	}
+	return k.chase(ctx, p, err)
 }
 
 // judge gives the paths that pass, and what there is to note of the first. Where

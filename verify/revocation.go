@@ -104,10 +104,27 @@ func (r *revocation) Check(ctx context.Context, p *Presented, id *Identity) erro
 		}
 	}
 	for _, n := range notes {
-		id.Note(RevocationUnknown, "%s", n)
+		var e *notKnown
+		if errors.As(n, &e) {
+			id.Note(RevocationUnknown, "%s: %s", subject(e.cert), e.why)
+		} else {
+			id.Note(RevocationUnknown, "%s", n)
+		}
 	}
 	return nil
 }
+
+// notKnown is why it is not known of cert. A note about it has to be short.
+type notKnown struct {
+	cert *x509.Certificate
+	why  error
+}
+
+func (e *notKnown) Error() string {
+	return fmt.Sprintf("it is not known whether the %s was revoked: %s", describe(e.cert), e.why)
+}
+
+func (e *notKnown) Unwrap() error { return e.why }
 
 // all looks for each certificate of each path at one time.
 func (r *revocation) all(ctx context.Context, p *Presented, id *Identity) map[pair]*verdict {
@@ -163,7 +180,7 @@ func onPath(p *Presented, path []*x509.Certificate, verdicts map[pair]*verdict) 
 			none = fail(RevocationUnknown, "the %s has too many paths to look at all certificates of them", p.Role)
 		case v == nil:
 		case v.answer == nil:
-			none = fail(RevocationUnknown, "it is not known whether the %s was revoked: %w", describe(path[i]), v.none)
+			none = &Error{RevocationUnknown, &notKnown{path[i], v.none}}
 		case v.answer.Revoked:
 			return fail(RevokedCert, "the %s was revoked on %s (%s), says the %s; it has to be replaced",
 				describe(path[i]), stamp(v.answer.At), v.answer.Reason, v.from), nil
@@ -217,20 +234,23 @@ func (r *revocation) fetch(ctx context.Context, k pair, atHand *verdict) *verdic
 	if err == nil {
 		return &verdict{answer: a, from: "CRL of its issuer"}
 	}
-	nowhere := errors.Is(err, revoke.ErrNoSource)
-	failed = and(failed, err)
+	if !errors.Is(err, revoke.ErrNoSource) {
+		failed = and(failed, err)
+	}
 	a, err = r.Fetch.OCSP(ctx, k.cert, k.issuer)
 	if err == nil {
 		return &verdict{answer: a, from: "OCSP responder of its issuer"}
 	}
-	nowhere = nowhere && errors.Is(err, revoke.ErrNoSource)
-	switch {
-	case nowhere && atHand == nil && shortLived(k.cert):
-		return nil
-	case nowhere && atHand == nil:
-		return &verdict{none: errNowhere}
+	if !errors.Is(err, revoke.ErrNoSource) {
+		failed = and(failed, err)
 	}
-	return &verdict{none: and(failed, err)}
+	switch {
+	case failed != nil:
+		return &verdict{none: failed}
+	case shortLived(k.cert):
+		return nil
+	}
+	return &verdict{none: errNowhere}
 }
 
 // and is both errors, in one line.

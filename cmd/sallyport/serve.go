@@ -45,7 +45,10 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	if s.program, err = ready(file, build.Options{Env: os.Getenv, Log: s.log, Poller: s.poller}); err != nil {
 		return err
 	}
-	defer func() { s.program.Close() }()
+	defer func() {
+		s.program.Close()
+		s.program.Lasting.Close()
+	}()
 	first.files = newFiles(s.log)
 	first.done(file)
 	s.files = first.files
