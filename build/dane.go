@@ -71,15 +71,15 @@ func (b *builder) byDNS(to *config.To, pkix verify.Authenticator) (verify.Authen
 	return d, nil
 }
 
-func (b *builder) dane(to *config.To, pkix verify.Authenticator) (verify.DANE, error) {
+func (b *builder) dane(to *config.To, pkix verify.Authenticator) (*verify.DANE, error) {
 	if isAddr(to.Name) {
-		return verify.DANE{}, fmt.Errorf("to.dane: the server is known by the address %s alone, and TLSA records belong to a name\nhint: set to.name", to.Name)
+		return nil, fmt.Errorf("to.dane: the server is known by the address %s alone, and TLSA records belong to a name\nhint: set to.name", to.Name)
 	}
 	r, err := b.resolver()
 	if err != nil {
-		return verify.DANE{}, fmt.Errorf("to.dane: %w", err)
+		return nil, fmt.Errorf("to.dane: %w", err)
 	}
-	return verify.DANE{Records: r, PKIX: pkix, Profile: verify.Profile(to.Profile)}, nil
+	return &verify.DANE{Records: r, PKIX: pkix, Profile: verify.Profile(to.Profile)}, nil
 }
 
 func isAddr(name string) bool {

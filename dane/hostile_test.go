@@ -187,10 +187,14 @@ func TestHostileAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			servers := answerer(t, func(network string, q *dns.Msg) [][]byte { return c.answer(t, network, q) })
-			r := resolver(t, dane.Options{Servers: servers, Timeout: 300 * time.Millisecond})
+			o := dane.Options{Servers: servers}
+			if c.says == "no answer in time" {
+				o.Timeout = 300 * time.Millisecond
+			}
+			r := resolver(t, o)
 			start := time.Now()
 			a, err := r.Lookup(t.Context(), "h.test", dane.A)
-			if d := time.Since(start); d > 5*time.Second {
+			if d := time.Since(start); d > 10*time.Second {
 				t.Errorf("it took %v", d)
 			}
 			if c.state <= dane.Bogus {
@@ -404,3 +408,34 @@ func TestNames(t *testing.T) {
 }
 
 func b64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
+
+// A service that is known costs no question.
+func BenchmarkService(b *testing.B) {
+	dial := func(context.Context, string, string) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		go func() {
+			defer theirs.Close()
+			c := &dns.Conn{Conn: theirs}
+			if q, err := c.ReadMsg(); err == nil {
+				m := new(dns.Msg).SetReply(q)
+				m.AuthenticatedData, m.RecursionAvailable = true, true
+				for _, l := range []string{"h.test. 600 IN A 192.0.2.1", forgedTLSA} {
+					if rr, err := dns.NewRR(l); err == nil && rr.Header().Rrtype == q.Question[0].Qtype {
+						m.Answer = append(m.Answer, rr)
+					}
+				}
+				c.WriteMsg(m)
+			}
+		}()
+		return ours, nil
+	}
+	r, err := dane.NewResolver(dane.Options{Servers: []dane.Server{{Addr: "192.0.2.1:853", TLS: true}}, DialTLS: dial, Now: time.Now})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if s, err := r.Service(b.Context(), "h.test", 443, "tcp"); err != nil || len(s.Records) != 1 {
+			b.Fatalf("%+v, %v", s, err)
+		}
+	}
+}

@@ -2,12 +2,14 @@ package verify
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"sallyport/dane"
 )
@@ -24,14 +26,20 @@ type DANE struct {
 	Records TLSA
 	PKIX    Authenticator // for records of usage 0 and 1
 	Profile Profile       // floors for the paths of usage 2
+
+	mu    sync.Mutex
+	known map[[32]byte]*Anchors // those out of records, with the paths that were found to them
 }
 
+// maxSets is for how many sets of anchors paths are kept: what a roll-over needs.
+const maxSets = 4
+
 // String is the name for [Identity.By].
-func (DANE) String() string { return "dane" }
+func (*DANE) String() string { return "dane" }
 
 // ServerName is the name to ask the server for (RFC 7671, section 7): the TLSA base
 // domain where there are records, else name.
-func (d DANE) ServerName(ctx context.Context, name string, port uint16, transport string) (string, error) {
+func (d *DANE) ServerName(ctx context.Context, name string, port uint16, transport string) (string, error) {
 	s, err := d.service(ctx, name, port, transport)
 	switch {
 	case errors.Is(err, ErrNotApplicable):
@@ -44,7 +52,7 @@ func (d DANE) ServerName(ctx context.Context, name string, port uint16, transpor
 
 // Authenticate holds what was presented against the records. Any one that matches
 // is enough (RFC 6698, section 4.1); what it asks for beside itself is its usage.
-func (d DANE) Authenticate(ctx context.Context, p *Presented) (*Identity, error) {
+func (d *DANE) Authenticate(ctx context.Context, p *Presented) (*Identity, error) {
 	if err := bounds(p); err != nil {
 		return nil, err
 	}
@@ -87,7 +95,7 @@ type beside struct{ error }
 
 func (b beside) Unwrap() []error { return []error{b.error, ErrNotApplicable} }
 
-func (d DANE) service(ctx context.Context, name string, port uint16, transport string) (*dane.Service, error) {
+func (d *DANE) service(ctx context.Context, name string, port uint16, transport string) (*dane.Service, error) {
 	host := strings.TrimSuffix(name, ".")
 	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
 		return nil, notApplicable(DANEAbsent, "an IP address has no TLSA records; set to.name to the server's name")
@@ -139,29 +147,50 @@ func byKey(_ context.Context, p *Presented, _ *dane.Service, records []dane.Reco
 
 // byAnchor is usage 2: a path as PKIX has it, with names and dates, to an anchor that
 // need be nobody else's (RFC 7671, section 5.2).
-func (d DANE) byAnchor(ctx context.Context, p *Presented, s *dane.Service, records []dane.Record) (*Identity, error) {
+func (d *DANE) byAnchor(ctx context.Context, p *Presented, s *dane.Service, records []dane.Record) (*Identity, error) {
 	anchors := dane.Anchors(records, p.Chain)
 	if len(anchors) == 0 {
 		return nil, nil
-	}
-	a := &Anchors{Pool: x509.NewCertPool(), certs: anchors}
-	for _, c := range anchors {
-		a.Pool.AddCert(c)
 	}
 	profile := Private // no CA/Browser Forum has a word in it
 	if d.Profile == Strict {
 		profile = Strict
 	}
-	id, err := named(ctx, PKIX{Anchors: a, From: "the TLSA records", Profile: profile}, p, s)
+	id, err := named(ctx, PKIX{Anchors: d.anchors(anchors), From: "the TLSA records", Profile: profile}, p, s)
 	if err != nil {
 		return nil, err
 	}
 	return identify("dane", id.leaf, id.chains, true), nil
 }
 
+// anchors are certs as a set, the same one for the same certificates: paths are found
+// once.
+func (d *DANE) anchors(certs []*x509.Certificate) *Anchors {
+	h := sha256.New()
+	for _, c := range certs {
+		h.Write(c.Raw)
+	}
+	var key [32]byte
+	h.Sum(key[:0])
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if a := d.known[key]; a != nil {
+		return a
+	}
+	a := &Anchors{Pool: x509.NewCertPool(), certs: certs}
+	for _, c := range certs {
+		a.Pool.AddCert(c)
+	}
+	if d.known == nil || len(d.known) >= maxSets {
+		d.known = make(map[[32]byte]*Anchors)
+	}
+	d.known[key] = a
+	return a
+}
+
 // byPKIX is usages 0 and 1: PKIX has its full say, and a record must match as well
 // (RFC 7671, sections 5.3 and 5.4).
-func (d DANE) byPKIX(ctx context.Context, p *Presented, s *dane.Service, records []dane.Record) (*Identity, error) {
+func (d *DANE) byPKIX(ctx context.Context, p *Presented, s *dane.Service, records []dane.Record) (*Identity, error) {
 	leaf, with := p.Chain[0], *p
 	var issuers []dane.Record
 	matches := false

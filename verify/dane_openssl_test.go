@@ -146,7 +146,7 @@ func (o *oracle) compare(t *testing.T, records ...dane.Record) {
 	if !theirs && !none && !strings.Contains(string(out), "Verification error") {
 		t.Errorf("%v: openssl says nothing of use: %s", texts, out)
 	}
-	d := verify.DANE{Records: tlsa("a.test", records...), PKIX: o.pkix, Profile: verify.Private}
+	d := &verify.DANE{Records: tlsa("a.test", records...), PKIX: o.pkix, Profile: verify.Private}
 	p := served(o.chain...)
 	p.Now = time.Now()
 	_, err := d.Authenticate(t.Context(), p)

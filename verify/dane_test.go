@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -107,7 +108,7 @@ func TestDANE(t *testing.T) {
 		{"one that nobody knows alone", good, []dane.Record{unknown}, verify.DANEAbsent, false},
 		{"none", good, nil, verify.DANEAbsent, false},
 	} {
-		d := verify.DANE{Records: tlsa("a.test", c.records...), PKIX: s.pkix, Profile: verify.WebPKI}
+		d := &verify.DANE{Records: tlsa("a.test", c.records...), PKIX: s.pkix, Profile: verify.WebPKI}
 		id, err := verify.With(d).Verify(t.Context(), c.p)
 		if c.reason != "" {
 			if err == nil || reason(t, err) != c.reason {
@@ -142,7 +143,7 @@ func TestDANEWithPKIX(t *testing.T) {
 		{"1 0 1", newRecord(t, p.Chain[0], 1, 0, dane.SHA256), ""},
 		{"1 0 1 of another", newRecord(t, s.inter.Cert, 1, 0, dane.SHA256), verify.DANEMismatch},
 	} {
-		d := verify.DANE{Records: tlsa("a.test", c.record), PKIX: s.pkix, Profile: verify.WebPKI}
+		d := &verify.DANE{Records: tlsa("a.test", c.record), PKIX: s.pkix, Profile: verify.WebPKI}
 		id, err := verify.With(d).Verify(t.Context(), p)
 		if c.reason != "" {
 			if err == nil || reason(t, err) != c.reason {
@@ -154,7 +155,7 @@ func TestDANEWithPKIX(t *testing.T) {
 	}
 	// The issuer that is left out comes with the record.
 	short := served(p.Chain[0])
-	d := verify.DANE{Records: tlsa("a.test", newRecord(t, s.inter.Cert, 0, 0, dane.Full)), PKIX: s.pkix}
+	d := &verify.DANE{Records: tlsa("a.test", newRecord(t, s.inter.Cert, 0, 0, dane.Full)), PKIX: s.pkix}
 	if _, err := d.Authenticate(t.Context(), short); err != nil {
 		t.Errorf("0 0 0: %v", err)
 	}
@@ -162,7 +163,7 @@ func TestDANEWithPKIX(t *testing.T) {
 		t.Error("what was presented has changed")
 	}
 	// Nothing matches without an authenticator for it.
-	d = verify.DANE{Records: tlsa("a.test", newRecord(t, p.Chain[0], 1, 0, dane.SHA256))}
+	d = &verify.DANE{Records: tlsa("a.test", newRecord(t, p.Chain[0], 1, 0, dane.SHA256))}
 	if _, err := d.Authenticate(t.Context(), p); err == nil || reason(t, err) != verify.DANEMismatch {
 		t.Errorf("1 0 1 with nobody for PKIX: %v", err)
 	}
@@ -174,7 +175,7 @@ func TestDANEBase(t *testing.T) {
 	record := newRecord(t, s.root.Cert, 2, 0, dane.SHA256)
 	for name, ok := range map[string]bool{"a.test": true, "base.test": true, "c.test": false} {
 		p := s.presented([]string{name})
-		d := verify.DANE{Records: tlsa("base.test", record), PKIX: s.pkix}
+		d := &verify.DANE{Records: tlsa("base.test", record), PKIX: s.pkix}
 		if _, err := d.Authenticate(t.Context(), p); (err == nil) != ok {
 			t.Errorf("a certificate for %s: %v", name, err)
 		}
@@ -209,7 +210,7 @@ func TestDANEStates(t *testing.T) {
 		{"no state", noState, verify.DANELookup, false},
 		{"mismatch", tlsa("a.test", newRecord(t, s.inter.Cert, 3, 1, dane.SHA256)), verify.DANEMismatch, false},
 	} {
-		d := verify.DANE{Records: c.records, PKIX: s.pkix}
+		d := &verify.DANE{Records: c.records, PKIX: s.pkix}
 		_, err := verify.With(d).Verify(t.Context(), p)
 		if err == nil || reason(t, err) != c.reason || errors.Is(err, verify.ErrNotApplicable) != c.prefer {
 			t.Errorf("%s, required: %v, want %s", c.name, err, c.reason)
@@ -237,7 +238,7 @@ func TestDANEStates(t *testing.T) {
 func TestDANEOfNoName(t *testing.T) {
 	s := newDANESite(t)
 	p := s.presented([]string{"127.0.0.1"})
-	d := verify.DANE{Records: tlsa("a.test", newRecord(t, p.Chain[0], 3, 1, dane.SHA256)), PKIX: s.pkix}
+	d := &verify.DANE{Records: tlsa("a.test", newRecord(t, p.Chain[0], 3, 1, dane.SHA256)), PKIX: s.pkix}
 	for name, want := range map[string]verify.Reason{
 		"127.0.0.1": verify.DANEAbsent, "[::1]": verify.DANEAbsent, "::1": verify.DANEAbsent,
 		"": verify.NameWrong, "a b": verify.NameWrong, "a..test": verify.NameWrong, "-a.test": verify.NameWrong,
@@ -254,5 +255,42 @@ func TestDANEOfNoName(t *testing.T) {
 	p.Role, p.Now = verify.Server, time.Time{}
 	if _, err := d.Authenticate(t.Context(), p); err == nil {
 		t.Error("passes without a clock")
+	}
+}
+
+// What an authenticator adds to a handshake, the look-up being kept.
+func BenchmarkAuthenticate(b *testing.B) {
+	root := ca.Test(b)
+	leaf := root.Leaf([]string{"a.test"}, ca.ServerAuth())
+	p := served(root.Chain(leaf)...)
+	p.Now = time.Now()
+	anchors, err := verify.LoadAnchors(p.Now, []string{root.File()}, os.ReadFile)
+	if err != nil {
+		b.Fatal(err)
+	}
+	pkix := verify.PKIX{Anchors: anchors, Profile: verify.Private}
+	record := func(c *x509.Certificate, u dane.Usage) verify.Authenticator {
+		r, err := dane.New(c, u, dane.SPKI, dane.SHA256)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return &verify.DANE{Records: tlsa("a.test", r), PKIX: pkix}
+	}
+	p2 := *p
+	p2.Chain = append(p2.Chain, root.Cert)
+	for name, c := range map[string]struct {
+		a verify.Authenticator
+		p *verify.Presented
+	}{
+		"pkix": {pkix, p}, "dane-ee": {record(p.Chain[0], dane.DANEEE), p}, "dane-ta": {record(root.Cert, dane.DANETA), &p2}, "pkix-ee": {record(p.Chain[0], dane.PKIXEE), p},
+		"prefer, none": {verify.Either(&verify.DANE{Records: tlsa("a.test")}, pkix), p},
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := c.a.Authenticate(b.Context(), c.p); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -68,9 +68,9 @@ func (s *daneSite) record(t testing.TB, server string, u dane.Usage, sel dane.Se
 func (s *daneSite) publish(t testing.TB, name, server string, records ...string) {
 	t.Helper()
 	host, zone, _ := strings.Cut(name, ".")
-	s.records[zone] += host + " A 127.0.0.1\n"
+	s.records[zone] += host + " 60 A 127.0.0.1\n"
 	for _, r := range records {
-		s.records[zone] += fmt.Sprintf("_%s._tcp.%s TLSA %s\n", portOf(t, s.servers[server]), host, r)
+		s.records[zone] += fmt.Sprintf("_%s._tcp.%s 60 TLSA %s\n", portOf(t, s.servers[server]), host, r)
 	}
 }
 
@@ -234,9 +234,9 @@ func TestDANEResolvers(t *testing.T) {
 	}
 	stranger.Reason("dane_lookup")
 
+	cold := start(t, append(to, "b.example.test", "--resolver-addr", "udp://"+d.Resolver)...)
 	p := start(t, append(to, "a.example.test", "--resolver-addr", "tcp://"+d.Resolver)...)
 	mustAsk(t, p.Addr(""), "level", "level")
-	cold := start(t, append(to, "b.example.test", "--resolver-addr", "udp://"+d.Resolver)...)
 	d.Kill()
 	mustAsk(t, p.Addr(""), "level", "level") // what was found still holds
 	if got, err := ask(cold.Addr(""), "level"); err == nil {

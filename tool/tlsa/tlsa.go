@@ -174,7 +174,7 @@ func passes(ctx context.Context, s *dane.Service, usable []dane.Record, p *Place
 		if rec.Usage == dane.DANETA {
 			only := *s
 			only.Records = []dane.Record{rec}
-			d := verify.DANE{Records: fixed{&only}, Profile: verify.Private}
+			d := &verify.DANE{Records: fixed{&only}, Profile: verify.Private}
 			if _, err := d.Authenticate(ctx, &verify.Presented{
 				Role: verify.Server, Name: p.Host, Port: p.Port, Transport: p.Transport, Chain: p.Chain, Now: now,
 			}); err == nil {
