@@ -191,9 +191,9 @@ func (r *role) dtlsError(err error, h *dtlsHandshake) error {
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, syscall.ECONNREFUSED):
 		return flow.Fail(r.gone, "the %s was gone before the DTLS handshake was done", r.peer)
 	}
-	for text, reason := range dtlsTexts {
-		if r == &inbound && strings.Contains(err.Error(), text) {
-			return flow.Fail(reason, "DTLS handshake with the client: %w", err)
+	for _, known := range r.dtlsTexts {
+		if strings.Contains(err.Error(), known.text) {
+			return flow.Fail(known.reason, "DTLS handshake with the %s: %w", r.peer, err)
 		}
 	}
 	return flow.Fail(r.handshake, "DTLS handshake with the %s: %w", r.peer, err)
@@ -226,14 +226,21 @@ func (r *role) lateError(h *dtlsHandshake) error {
 	return flow.Fail(r.timeout, "the %s did not finish the DTLS handshake in time", r.peer)
 }
 
-// dtlsTexts tells apart errors that the engine gives as text alone. Tests against
-// real clients fail where another version words them otherwise.
-var dtlsTexts = map[string]flow.Reason{
-	"server required client verification, but got none":                                  flow.ClientCertMissing,
-	"client+server do not support any shared cipher suites":                              flow.NoSharedCipher,
-	"client requested zero or more elliptic curves that are not supported by the server": flow.NoSharedCipher,
-	"unsupported protocol version":                                                       flow.VersionUnsupported,
-}
+// dtlsClientTexts and dtlsServerTexts tell apart errors that the engine gives as
+// text alone. Tests against real peers fail where another version words them otherwise.
+var (
+	dtlsClientTexts = []told{
+		{"server required client verification, but got none", flow.ClientCertMissing},
+		{"client+server do not support any shared cipher suites", flow.NoSharedCipher},
+		{"client requested zero or more elliptic curves that are not supported by the server", flow.NoSharedCipher},
+		{"unsupported protocol version", flow.VersionUnsupported},
+		{"handshake error: x509: ", flow.ClientCertRejected}, // it does not parse
+	}
+	dtlsServerTexts = []told{
+		{"x509: unsupported elliptic curve", flow.WeakKey},
+		{"handshake error: x509: ", flow.CertInvalid},
+	}
+)
 
 // dtlsRelayError says what an error after the handshake means; the system's errors
 // are the relay's to judge.

@@ -23,19 +23,19 @@ import (
 type role struct {
 	peer                                                    string
 	notTLS, gone, timeout, handshake, alert, leaf, protocol flow.Reason
-	texts                                                   []told
+	texts, dtlsTexts                                        []told
 }
 
 var (
 	inbound = role{
 		peer: "client", notTLS: flow.NotTLS, gone: flow.ClientGone, timeout: flow.ClientTimeout, handshake: flow.ClientHandshake,
 		alert: flow.ClientAlert, leaf: flow.ClientRejectedLeaf, protocol: flow.ClientProtocol,
-		texts: clientTexts,
+		texts: clientTexts, dtlsTexts: dtlsClientTexts,
 	}
 	outbound = role{
 		peer: "server", notTLS: flow.ServerNotTLS, gone: flow.ServerGone, timeout: flow.ServerTimeout, handshake: flow.ServerHandshake,
 		alert: flow.ServerAlert, leaf: flow.ServerRejectedCert, protocol: flow.ServerProtocol,
-		texts: serverTexts,
+		texts: serverTexts, dtlsTexts: dtlsServerTexts,
 	}
 )
 

@@ -120,7 +120,9 @@ func (a *Anchors) warn(file string, c *x509.Certificate, now time.Time) {
 	case now.Before(c.NotBefore):
 		say("is not valid before %s; nothing below it passes", stamp(c.NotBefore))
 	}
-	if err := keyFloor(c); err != nil {
+	if who, bad := distrusted[spkiOf(c)]; bad {
+		say("does not count: its key is that of %s", who)
+	} else if err := keyFloor(c); err != nil {
 		say("does not count: %v", err)
 	}
 	switch {

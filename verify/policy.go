@@ -192,6 +192,9 @@ func extensionOf(c *x509.Certificate, oid asn1.ObjectIdentifier) *pkix.Extension
 var distrusted = map[[sha256.Size]byte]string{
 	spki("4bb8f35ba1e126f8dde1b0c420625ed86dce61a7bddadbdea9aba578ff13145e"): "Superfish, the private key of which is public",
 	spki("cdee9f3305572a677e1a6c82dc1e02a35b11cae6a684338c9f37fe1ac8daec23"): "eDellRoot, the private key of which is public",
+	spki("130ad4e0633521290531b6651f5759b0bc7bc656709ff8f365c2143b0389b6f6"): "DSDTestProvider, the private key of which is public",
+	spki("a903af8c07bb91b0d9e3f3a30c6d53339fc5bd47e5d6bdb476598860c068a024"): "DigiNotar Root CA, which others signed with",
+	spki("d6a18443d348db994f934ccd8e635d833a27ac1e56f8afaf7c97cb4f43eab68b"): "Certification Authority of WoSign, which dated certificates back",
 	spki("1f4224cec84fc99ced881ff6fcfd3e21f8c519c547aa6a5dd3de247302ce50d1"): "CNNIC ROOT, which gave a CA away",
 	spki("3ff2809afbc23990716b819c67cf6fe20d6883f482eee210b495bb8a3f843c61"): "preact-cli, the private key of which is public",
 	spki("2bd1e667ec9ebbe02b9a7da264210c99b3eac1cc9141a0e30e3f623eaccec4e1"): "webpack-dev-server, the private key of which is public",

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -186,4 +187,49 @@ func TestInterceptionOfAServerThatChanges(t *testing.T) {
 			s.present(t, &p, testca.Steps()[0])
 		}
 	}
+}
+
+// No session outlives a change of policy, neither to stricter nor back (IC-51).
+func TestInterceptionOfASessionOverAReload(t *testing.T) {
+	var odd testca.Case
+	for _, c := range testca.Cases() {
+		if c.Name() == "IC-25 the leaf is a CA" {
+			odd = c
+		}
+	}
+	server, err := testca.Serve(t.Context().Done())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := odd.Make(t, time.Now())
+	server.Present("odd.row.test", m)
+	anchors := write(t, "ca.pem", string(m.AnchorsPEM()))
+	text := func(profile string) string {
+		return fmt.Sprintf("listeners:\n- {from: \"tcp://127.0.0.1:0\", name: odd.row.test, to: {addr: \"tls://%s\", name: good.test, sni: odd.row.test, ca: %q, profile: %s}}\n",
+			server.Addr, anchors, profile)
+	}
+	file := write(t, "sallyport.yaml", text("private"))
+	p := start(t, "run", "-c", file)
+	s := &interception{Program: p, server: server}
+	row := presentation{odd, "private", false, "odd.row.test"}
+	steps := testca.Steps()
+	s.present(t, &row, steps[0])
+	s.present(t, &row, steps[1]) // leaves a session
+	reloaded := func(profile string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text(profile)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		before := strings.Count(p.Stderr(), `"msg":"reloaded"`)
+		p.Signal(syscall.SIGHUP)
+		eventually(t, "the reload", func() bool { return strings.Count(p.Stderr(), `"msg":"reloaded"`) > before })
+		row.profile = profile
+	}
+	reloaded("strict")
+	s.present(t, &row, steps[2])
+	reloaded("private")
+	server.Present(row.sni, m)
+	server.Skip(row.sni)         // the server would take a session up at once
+	s.present(t, &row, steps[1]) // and is offered none
+	s.present(t, &row, steps[2])
 }
