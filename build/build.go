@@ -290,6 +290,10 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 	if c.From.Secure() {
 		l.Peek = proxy.PeekMust
 	}
+	l.Limits = proxy.Limits{
+		Flows: int(c.Limits.Flows), FlowsPerIP: int(c.Limits.FlowsPerIP), RatePerIP: int(c.Limits.RatePerIP), Handshakes: max(int(c.Limits.Handshakes), 0),
+		Prefix4: int(c.Limits.Prefix4), Prefix6: int(c.Limits.Prefix6),
+	}
 	if c.ProxyProtocol != config.ProxyOff {
 		l.Preamble = []flow.Layer{preamble.AcceptProxy{Trust: c.ProxyTrust, Require: c.ProxyProtocol == config.ProxyRequire, Timeout: c.Peek}}
 	}

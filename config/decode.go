@@ -166,6 +166,18 @@ func (d *decoder) text(n *node, f *field, v reflect.Value) (err error) {
 		*p, err = parseMTU(n.text)
 	case *Number:
 		*p, err = parseNumber(n.text, f.as)
+	case *Count:
+		*p, err = parseCount(n.text)
+	case *Memory:
+		*p, err = parseMemory(n.text)
+	case *Bits4:
+		var bits int
+		bits, err = parseBits(n.text, 32)
+		*p = Bits4(bits)
+	case *Bits6:
+		var bits int
+		bits, err = parseBits(n.text, 128)
+		*p = Bits6(bits)
 	case *Name:
 		*p, err = parseName(n.text)
 	case *netip.Prefix:

@@ -16,12 +16,12 @@ const pin = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 // samples has a right value for what each type of key takes, and for keys
 // whose type says too little.
 var samples = map[string][]string{
-	"FILE": {"a.pem", "dir,with/comma.pem"}, "FILE|system": {"a.pem", "system"}, "FILE|URL": {"list.json", "https://ct.example/list.json"}, "resolver.addr": {"udp://127.0.0.1:53", "tls://9.9.9.9:853"}, "PIN": {pin},
+	"FILE": {"a.pem", "dir,with/comma.pem"}, "FILE|system": {"a.pem", "system"}, "NUMBER": {"7"}, "SIZE": {"512MiB"}, "BITS": {"24"}, "FILE|URL": {"list.json", "https://ct.example/list.json"}, "resolver.addr": {"udp://127.0.0.1:53", "tls://9.9.9.9:853"}, "PIN": {pin},
 	"CIPHERS": {"ECDHE-RSA-AES128-GCM-SHA256", "AES128-SHA"}, "GROUPS": {"X25519", "P-256"},
 	"NAME": {"a.example"}, "URI": {"spiffe://corp/ops/*"}, "CIDR": {"10.0.0.0/8", "::1"},
 	"TEXT": {"some text, with: a comma"}, "EXPR": {`any(dns, like(#, "*.a.example"))`}, "on|off": {"on"}, "DURATION": {"90s"}, "VERSION": {"1.2"},
 	"PROTOCOLS|mirror": {"h2", "http/1.1"}, "DURATION|@FILE": {"@offset"}, "all": {"all"},
-	"allow.ip_san": {"10.0.0.0/8"}, "NUMBER": {"7"}, "BYTES": {"576"}, "to.psk_identity": {"dev 1"}, "action": {"terminate"}, "proxy_protocol": {"require"}, "name": {"edge"}, "tls.min": {"1.0"},
+	"allow.ip_san": {"10.0.0.0/8"}, "BYTES": {"576"}, "to.psk_identity": {"dev 1"}, "action": {"terminate"}, "proxy_protocol": {"require"}, "name": {"edge"}, "tls.min": {"1.0"},
 }
 
 func sample(k config.Key) []string {
@@ -241,7 +241,7 @@ func TestUnknownFlag(t *testing.T) {
 		"--cacert": "--client-ca", "--ca": "--to-ca", "--CAfile": "--to-ca", "--listen": "FROM", "--target": "TO", "--status": "--metrics",
 		"-k": "--unsafe-no-verify", "--insecure": "--unsafe-no-verify", "--servername=x": "--to-sni", "--client-cert": "--to-cert",
 		"--certt": "did you mean --cert?", "--acme-email": "not built", "--mint-cert": "not built", "--metrics": "not built",
-		"--limits-flows": "not built", "--to-source": "not built", "--users": "not built", "--match-sni": "only in a file",
+		"--limits-memory": "only in a file", "--to-source": "not built", "--users": "not built", "--match-sni": "only in a file",
 		"--include": "only in a file", "--to_tls_min": "--to-tls-min", "--print-confg": "--print-config", "--log-sample": "not built",
 	} {
 		if got := config.UnknownFlag(flag); !strings.Contains(got, want) {

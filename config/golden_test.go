@@ -141,6 +141,14 @@ func dump(b *strings.Builder, path string, v reflect.Value) {
 		if path == "timeouts" || !strings.HasSuffix(path, ".timeouts") || x == defaultTimeouts {
 			return
 		}
+	case config.Limits:
+		if x == defaultLimits {
+			return
+		}
+	case config.ProcessLimits:
+		if x == defaultProcess {
+			return
+		}
 	case config.Address:
 		fmt.Fprintf(b, "%s: %s\n", path, x)
 		return
@@ -197,5 +205,10 @@ func plainPool(p config.Pool) bool {
 }
 
 var defaultPool = config.Pool{Balance: config.RoundRobin, Hash: config.HashClient, Retry: 1, Check: config.Check{Rise: 2, Fall: 3}}
+
+var (
+	defaultLimits  = config.Limits{Handshakes: config.Auto, Prefix4: 32, Prefix6: 64}
+	defaultProcess = config.ProcessLimits{Memory: config.Auto, Handshakes: config.Auto}
+)
 
 var defaultTimeouts = config.Timeouts{Peek: 5e9, Handshake: 10e9, Dial: 5e9, Idle: 3600e9, Linger: 30e9, Drain: 30e9}

@@ -110,6 +110,14 @@ func (w *schemaWriter) leaf(f *field) map[string]any {
 		return anyOf(map[string]any{"const": 0}, text(duration+"|^@."))
 	case Version:
 		return map[string]any{"enum": []any{json.Number("1.0"), 1.1, 1.2, 1.3, "1.0", "1.1", "1.2", "1.3"}}
+	case Count:
+		return anyOf(map[string]any{"type": "integer", "minimum": 0}, map[string]any{"enum": []any{"auto", "off", "none", false}}, text(`^[0-9]+$`))
+	case Memory:
+		return anyOf(map[string]any{"type": "integer", "minimum": 0}, map[string]any{"enum": []any{"auto", "off", "none", false}}, text(`^[0-9]+(KiB|MiB|GiB|KB|MB|GB)?$`))
+	case Bits4:
+		return anyOf(map[string]any{"type": "integer", "minimum": 1, "maximum": 32}, text(`^/?[0-9]+$`))
+	case Bits6:
+		return anyOf(map[string]any{"type": "integer", "minimum": 1, "maximum": 128}, text(`^/?[0-9]+$`))
 	case MTU:
 		return map[string]any{"type": "integer", "minimum": leastMTU, "maximum": mostMTU}
 	case Number:

@@ -64,7 +64,7 @@ func (w *keyWalk) walk(f *field, prefix, in string) {
 	top, _, _ := strings.Cut(k.Path, ".")
 	switch {
 	case in != "file" && (top == "from" || top == "match" || top == "routes" || k.Path == "to" || k.Path == "to.addr"):
-	case top == "include" || top == "defaults":
+	case top == "include" || top == "defaults" || in == "file" && top == "limits":
 	case f.sub != nil && f.sub.main == "":
 	default:
 		k.Flag = flagName(k.Path)
@@ -99,7 +99,7 @@ func groupOf(k Key) string {
 		return "unsafe"
 	case "to":
 		return "server"
-	case "client", "allow":
+	case "client", "allow", "limits", "proxy_protocol", "proxy_trust":
 		return "access"
 	case "cert", "key", "psk", "alpn", "tls", "ech", "staple":
 		return "clients"
@@ -121,6 +121,12 @@ func (f *field) kind() string {
 		return "DURATION"
 	case Version:
 		return "VERSION"
+	case Count:
+		return "NUMBER"
+	case Memory:
+		return "SIZE"
+	case Bits4, Bits6:
+		return "BITS"
 	case MTU:
 		return "BYTES"
 	case Number:

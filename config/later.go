@@ -10,11 +10,11 @@ const notBuilt = "is not built in this version"
 // later are the words that are settled but not built, by the map they stand
 // in: whoever writes one has read the documentation of a newer version.
 var later = map[string]string{
-	"file":     "admin metrics limits storage ticket_secret filters taps",
+	"file":     "admin metrics storage ticket_secret filters taps",
 	"log":      "sample",
 	"process":  "admin_tcp",
-	"listener": "users limits " + laterRoute,
-	"defaults": "users limits " + laterRoute,
+	"listener": "users " + laterRoute,
+	"defaults": "users " + laterRoute,
 	"route":    laterRoute,
 	"match":    "dest port ja4 list server if",
 	"client":   "dane",

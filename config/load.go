@@ -180,7 +180,7 @@ func (l *loader) included(file string, by Pos) []*node {
 }
 
 // listenerOnly are the keys that routes do not inherit.
-var listenerOnly = []string{"from", "name", "ech", "proxy_protocol", "proxy_trust", "routes"}
+var listenerOnly = []string{"from", "name", "ech", "proxy_protocol", "proxy_trust", "limits", "routes"}
 
 // listener inherits from `defaults` and passes on to routes.
 func (l *loader) listener(own, defaults *node) {

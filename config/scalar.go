@@ -99,6 +99,52 @@ func parseMTU(text string) (MTU, error) {
 	return MTU(n), nil
 }
 
+func parseCount(text string) (Count, error) {
+	if text == "auto" {
+		return Auto, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 31)
+	if on, ok := switches[text]; ok && !bool(on) {
+		n, err = 0, nil
+	}
+	if err != nil {
+		return 0, complain("a whole number; 0 is no bound", "`%s` is no count", printable(text))
+	}
+	return Count(n), nil
+}
+
+var units = map[string]int64{"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+
+// leastMemory is what the program takes by itself.
+const leastMemory = 32 << 20
+
+func parseMemory(text string) (Memory, error) {
+	if text == "auto" {
+		return Auto, nil
+	}
+	if on, ok := switches[text]; ok && !bool(on) {
+		return 0, nil
+	}
+	digits := strings.TrimRight(text, "KMGiB")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	unit, ok := units[text[len(digits):]]
+	switch {
+	case err != nil || !ok || n < 0 || n > math.MaxInt64/unit:
+		return 0, complain("512MiB, 2GiB, auto or off", "`%s` is no size", printable(text))
+	case n*unit < leastMemory && n != 0:
+		return 0, complain("", "`%s` is less than the program needs by itself, which is 32MiB", printable(text))
+	}
+	return Memory(n * unit), nil
+}
+
+func parseBits(text string, most int) (int, error) {
+	n, err := strconv.Atoi(strings.TrimPrefix(text, "/"))
+	if err != nil || n < 1 || n > most {
+		return 0, complain(fmt.Sprintf("from 1 to %d", most), "`%s` is no length of a prefix", printable(text))
+	}
+	return n, nil
+}
+
 // ParseDuration reads Go's durations, with d for days, and a bare 0.
 func ParseDuration(text string) (time.Duration, error) {
 	bad := func() error {

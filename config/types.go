@@ -14,13 +14,14 @@ import (
 // and the JSON Schema; main marks the key that a scalar short form sets; as
 // says what a text is beyond its Go type: a file, a pin, an end's address.
 type File struct {
-	Log       Log        `key:"log" doc:"how and what to log, to standard error"`
-	Resolver  Resolver   `key:"resolver" doc:"which DNS resolver is asked (default: the system's)"`
-	StateDir  string     `key:"state_dir" doc:"folder for what outlives the process, mode 0700 (default: $STATE_DIRECTORY, else memory only)" as:"file"`
-	CTLogList []string   `key:"ct_log_list" doc:"lists of Certificate Transparency logs: JSON files or URLs, and PEM files with the keys that sign them" as:"source"`
-	Listeners []Listener `key:"listeners" doc:"where clients are accepted"`
-	Unsafe    Process    `key:"unsafe" doc:"dangerous switches of the whole process; each is announced at start"`
-	Resolve   []Resolve  // --resolve, on the command line alone
+	Log       Log           `key:"log" doc:"how and what to log, to standard error"`
+	Resolver  Resolver      `key:"resolver" doc:"which DNS resolver is asked (default: the system's)"`
+	Limits    ProcessLimits `key:"limits" doc:"what the process may take; only in a file"`
+	StateDir  string        `key:"state_dir" doc:"folder for what outlives the process, mode 0700 (default: $STATE_DIRECTORY, else memory only)" as:"file"`
+	CTLogList []string      `key:"ct_log_list" doc:"lists of Certificate Transparency logs: JSON files or URLs, and PEM files with the keys that sign them" as:"source"`
+	Listeners []Listener    `key:"listeners" doc:"where clients are accepted"`
+	Unsafe    Process       `key:"unsafe" doc:"dangerous switches of the whole process; each is announced at start"`
+	Resolve   []Resolve     // --resolve, on the command line alone
 	Warnings  []Warning
 }
 
@@ -37,6 +38,38 @@ type Resolver struct {
 	Anchor  string    `key:"anchor" doc:"file with the DS or DNSKEY records of the root: DNSSEC is then validated here" as:"file"`
 }
 
+// ProcessLimits bound what all listeners take together.
+type ProcessLimits struct {
+	Flows      Count  `key:"flows" doc:"connections and associations at once; 0 is what the file descriptors allow" default:"0"`
+	Memory     Memory `key:"memory" doc:"above it new connections are refused: bytes like 512MiB, auto is the control group's, off is none" default:"auto"`
+	Handshakes Count  `key:"handshakes" doc:"handshakes at once; above it the oldest one ends; 0 is no bound" default:"auto"`
+}
+
+// Limits bound what the clients of one listener take.
+type Limits struct {
+	Flows      Count `key:"flows" doc:"connections and associations at once; 0 is no bound" default:"0"`
+	FlowsPerIP Count `key:"flows_per_ip" doc:"of one client, at once; 0 is no bound" default:"0"`
+	Handshakes Count `key:"handshakes" doc:"handshakes at once; above it the oldest one ends; auto is that of the process, 0 is no bound" default:"auto"`
+	RatePerIP  Count `key:"rate_per_ip" doc:"new connections a second of one client; 0 is no bound" default:"0"`
+	Prefix4    Bits4 `key:"prefix4" doc:"how many bits of an IPv4 address make one client" default:"32"`
+	Prefix6    Bits6 `key:"prefix6" doc:"how many bits of an IPv6 address make one client" default:"64"`
+}
+
+// Count is a number of things; Auto is one that is found out.
+type Count int32
+
+// Memory is a number of bytes; 0 is no bound, Auto the control group's.
+type Memory int64
+
+// Auto is the word auto.
+const Auto = -1
+
+// Bits4 and Bits6 are lengths of a prefix.
+type (
+	Bits4 uint8
+	Bits6 uint8
+)
+
 // Process holds the unsafe switches that stand at the top of the file.
 type Process struct {
 	NoSandbox   Switch      `key:"no_sandbox" doc:"keep the privileges of the start, all files and all system calls once listening" default:"off"`
@@ -49,6 +82,7 @@ type Listener struct {
 	Name          string         `key:"name" doc:"what the log calls it (default: carrier-port)" as:"label"`
 	From          Address        `key:"from" doc:"where clients connect: tls://:443, tcp://127.0.0.1:5432, dtls://:5684, tls://unix:PATH, tls://systemd:NAME" as:"from"`
 	ProxyProtocol ProxyAccept    `key:"proxy_protocol" doc:"PROXY headers, v1 or v2, that say who a client is: off, optional or require" default:"off"`
+	Limits        Limits         `key:"limits" doc:"what clients may take"`
 	ProxyTrust    []netip.Prefix `key:"proxy_trust" doc:"proxies whose PROXY headers are believed"`
 	ECH           []string       `key:"ech" doc:"PEM files with ECH keys (RFC 9934): the PRIVATE KEY and its ECHCONFIG" as:"file"`
 	Routes        []Route        `key:"routes" doc:"what becomes of a connection: the first that matches wins, none refuses"`

@@ -24,6 +24,8 @@ const (
 	ProxyHeaderMissing  Reason = "proxy_header_missing"
 	ProxyHeaderBad      Reason = "proxy_header_bad"
 	ProxyUntrusted      Reason = "proxy_untrusted"
+	ClientLimited       Reason = "client_limited"
+	HandshakeShed       Reason = "handshake_shed"
 	NotTLS              Reason = "not_tls"
 	PlainHTTP           Reason = "plain_http"
 	HelloTimeout        Reason = "hello_timeout"
@@ -122,6 +124,8 @@ var reasons = map[Reason]struct {
 	ProxyHeaderMissing:  {FaultClient, alertNone, "proxy_protocol is require, and the client sent no PROXY header within timeouts.peek"},
 	ProxyHeaderBad:      {FaultClient, alertNone, "the client's PROXY header is malformed; the error says how"},
 	ProxyUntrusted:      {FaultClient, alertNone, "proxy_protocol is require, and proxy_trust does not list the client"},
+	ClientLimited:       {FaultClient, alertNone, "the client that a PROXY header names has as many connections, or as many a second, as limits allows"},
+	HandshakeShed:       {FaultClient, alertNone, "limits.handshakes was reached, and of all handshakes this was the oldest"},
 	NotTLS:              {FaultClient, alertUnexpectedMessage, "the first bytes were no TLS record"},
 	PlainHTTP:           {FaultClient, alertNone, "plain HTTP came to a TLS port; answered with status 400"},
 	HelloTimeout:        {FaultClient, alertNone, "the ClientHello was not complete within timeouts.peek"},

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"net"
@@ -29,7 +30,8 @@ type Listener struct {
 	Peek        Peek
 	PeekTimeout time.Duration
 	Preamble    []flow.Layer // what precedes the hello
-	Splices     bool         // some route passes datagrams on undecrypted; for who judges their first
+	Limits      Limits
+	Splices     bool // some route passes datagrams on undecrypted; for who judges their first
 	// OpenECH gives the inner hello, or nil where there is none that we can open.
 	OpenECH func(*wire.Hello) (*wire.Hello, error)
 }
@@ -43,7 +45,15 @@ type Engine struct {
 	Observer flow.Observer
 	Flows    int // how many flows at once; 0 is no limit of ours. Further clients wait in the kernel's queue
 
+	// Handshakes bounds those under way at once, of all listeners; 0 is no bound.
+	Handshakes int
+	// Full says that no memory is left for new flows; nil: there always is.
+	Full func() bool
+	// Limited is told of each connection that a bound has kept out; it must not wait.
+	Limited func(listener string, l Limit)
+
 	ids       atomic.Uint64
+	young     nursery
 	unproven  atomic.Int32
 	strangers seldom // records of flows whose client has proved nothing
 	slots     chan struct{}
@@ -66,6 +76,10 @@ type life struct {
 	timer  *time.Timer // ends the flow; set by Drain
 	hidden bool        // nobody is told of the flow: see proving
 	slot   bool        // of a stranger that has proved itself since
+
+	gate   *gate            // of its acceptor
+	client *tally           // of its client there; nil where nobody is counted
+	young  [2]*list.Element // among the handshakes of its listener, and of all
 
 	stranger bool // the client had proved nothing when the flow began
 }
@@ -178,6 +192,7 @@ func (e *Engine) init() {
 // go on; see Drain.
 func (e *Engine) Serve(ctx context.Context, a flow.Acceptor, listener *atomic.Pointer[Listener]) error {
 	e.once.Do(e.init)
+	var g gate
 	for {
 		f, c, err := a.Accept(ctx)
 		if err != nil {
@@ -196,10 +211,16 @@ func (e *Engine) Serve(ctx context.Context, a flow.Acceptor, listener *atomic.Po
 			return nil
 		}
 		l := listener.Load()
+		lf := &life{drain: 30 * time.Second, conns: []flow.Conn{c}, stranger: stranger, gate: &g}
+		if !e.enter(l, lf, f) {
+			e.release(lf)
+			flow.Abort(c)
+			continue
+		}
 		f.ID = e.ids.Add(1)
 		f.Origin.Listener = l.Name // which a reload may have changed since the socket was bound
-		lf := &life{drain: 30 * time.Second, conns: []flow.Conn{c}, stranger: stranger}
 		if !e.begin(ctx, l, lf, f, c) {
+			e.leave(lf)
 			e.release(lf)
 			c.Close()
 			return nil
@@ -319,6 +340,7 @@ func (e *Engine) report(lf *life, f *flow.Flow, err error) {
 
 func (e *Engine) over(lf *life) {
 	e.forget(lf)
+	e.leave(lf)
 	e.release(lf)
 	e.flows.Done()
 }

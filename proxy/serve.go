@@ -35,6 +35,7 @@ func (e *Engine) serve(ctx context.Context, l *Listener, lf *life, f *flow.Flow,
 		over(safely(func() error { return relay.Relay(ctx, f, client, server.first) }))
 		return nil
 	}
+	e.grown(lf)
 	lf.up(client, server.conn)
 	relayed(f, client, server.conn, over)
 	return nil
@@ -57,6 +58,9 @@ func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.F
 	client, err := wrap(ctx, f, bare, l.Preamble, flow.StagePreamble)
 	if err != nil {
 		return nil, refuse(bare, f, flow.StagePreamble, err)
+	}
+	if len(l.Preamble) > 0 && e.enterClient(l, lf, f) != "" {
+		return nil, refuse(bare, f, flow.StagePreamble, flow.Fail(flow.ClientLimited, "%s has as much as limits allows one client", f.Client().Addr()))
 	}
 	client, err = peek(l, f, client)
 	if err != nil {

@@ -61,10 +61,10 @@ func described(t *testing.T) map[string]string {
 		if strings.HasPrefix(part, "A LISTENER") {
 			where = "listener"
 		}
-		if m := regexp.MustCompile("^`([a-z_.]+)`: ").FindStringSubmatch(part); m != nil {
+		if m := regexp.MustCompile("^`([a-z0-9_.]+)`: ").FindStringSubmatch(part); m != nil {
 			key := m[1]
-			if where != "file" && (key == "unsafe" || strings.HasPrefix(key, "unsafe.")) {
-				key = "route " + key // the file has another map of that name
+			if where != "file" {
+				key = twice(key)
 			}
 			if items[key] != "" {
 				t.Errorf("%s is described twice", key)
@@ -73,6 +73,15 @@ func described(t *testing.T) map[string]string {
 		}
 	}
 	return items
+}
+
+// twice tells the maps of a listener or route from those that stand at the top under
+// the same name.
+func twice(key string) string {
+	if top, _, _ := strings.Cut(key, "."); top == "unsafe" || top == "limits" {
+		return "route " + key
+	}
+	return key
 }
 
 // refers is a text that leaves the words to another key's.
@@ -87,8 +96,8 @@ func TestManualHasEveryKeyWithItsDefault(t *testing.T) {
 	}
 	for _, k := range keys {
 		name := k.Path
-		if k.In != "file" && strings.HasPrefix(name, "unsafe") {
-			name = "route " + name
+		if k.In != "file" {
+			name = twice(name)
 		}
 		text, ok := items[name]
 		delete(items, name)

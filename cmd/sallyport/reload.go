@@ -105,7 +105,7 @@ func (s *service) replace(accepting context.Context, cause string) error {
 	for _, w := range append(program.Warnings, needsRestart(s.file, file)...) {
 		s.log.Warn(w)
 	}
-	file.Log.Format, file.StateDir, file.Unsafe.NoSandbox = s.file.Log.Format, s.file.StateDir, s.file.Unsafe.NoSandbox
+	file.Log.Format, file.StateDir, file.Unsafe.NoSandbox, file.Limits = s.file.Log.Format, s.file.StateDir, s.file.Unsafe.NoSandbox, s.file.Limits
 	announce(s.log, program, s.program)
 	s.sayListening(change.Added)
 	s.level.Set(level(file.Log.Level))
@@ -134,6 +134,9 @@ func needsRestart(old, now *config.File) []string {
 	}
 	if now.Unsafe.NoSandbox != old.Unsafe.NoSandbox {
 		said = append(said, "unsafe.no_sandbox needs a restart")
+	}
+	if now.Limits != old.Limits {
+		said = append(said, "the process's limits need a restart; they stay")
 	}
 	if now.StateDir != old.StateDir {
 		said = append(said, "state_dir needs a restart; it stays "+cmp.Or(old.StateDir, "none"))

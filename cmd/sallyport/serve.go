@@ -72,12 +72,13 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	if err != nil {
 		return failure{err, exitFailed}
 	}
+	s.engine = &proxy.Engine{Observer: &observe.Records{Log: s.log}, Limited: func(listener string, l proxy.Limit) { s.refusals.Count(listener, string(l)) }}
+	s.limit(file.Limits)
 	s.umask = posture.Umask(posture.Private)
 	if err := s.confine(first.needs(file)); err != nil {
 		return failure{err, exitFailed}
 	}
 	s.sayListening(change.Added)
-	s.engine = &proxy.Engine{Observer: &observe.Records{Log: s.log}, Flows: flowLimit()}
 	return s.attend(ctx, change, hups, ends)
 }
 
@@ -92,15 +93,16 @@ func ready(file *config.File, o build.Options) (*build.Program, error) {
 
 // service is the process while it serves.
 type service struct {
-	read    func(config.Options) (*config.File, error)
-	files   *files
-	umask   int              // of the start, which unix sockets follow
-	sandbox *posture.Sandbox // nil: it goes without
-	log     *slog.Logger
-	level   slog.LevelVar
-	engine  *proxy.Engine
-	poller  *transport.Poller
-	broken  chan error // the first listener's that does not accept any more
+	read     func(config.Options) (*config.File, error)
+	files    *files
+	umask    int              // of the start, which unix sockets follow
+	sandbox  *posture.Sandbox // nil: it goes without
+	log      *slog.Logger
+	level    slog.LevelVar
+	engine   *proxy.Engine
+	refusals observe.Refusals
+	poller   *transport.Poller
+	broken   chan error // the first listener's that does not accept any more
 
 	mu      sync.Mutex // held while listeners come and go
 	manager supervisor
@@ -121,6 +123,7 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	s.work(accepting, s.program)
 	s.mu.Unlock()
 	s.serving.Go(func() { posture.TidyUp(accepting) })
+	s.serving.Go(func() { s.refusals.Say(accepting, s.log) })
 	go s.reloads(accepting, hups)
 	s.tellReady(nil)
 	s.serving.Go(func() { s.manager.watch(accepting, func() { s.mu.Lock(); s.mu.Unlock() }) })
@@ -276,16 +279,4 @@ func level(l config.LogLevel) slog.Level {
 		return slog.LevelError
 	}
 	return slog.LevelInfo
-}
-
-// flowLimit leaves descriptors for files and sockets besides the two of a flow;
-// further clients wait in the kernel's queue rather than fail half served.
-func flowLimit() int {
-	var r syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
-		return 0
-	}
-	all := int(min(r.Cur, 1<<24))
-	spare := 64 + proxy.Strangers + min(2*proxy.MaxPipes, all/4)
-	return max(all-spare, 8) / 2
 }
