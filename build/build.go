@@ -142,7 +142,9 @@ func newBuilder(f *config.File, o Options) (*builder, error) {
 		return nil, err
 	}
 	b.program.poller = o.Poller
-	b.handOn()
+	if err := b.handOn(); err != nil {
+		return nil, err
+	}
 	if err := b.logLists(); err != nil {
 		return nil, err
 	}

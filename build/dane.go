@@ -19,6 +19,16 @@ func (b *builder) resolver() (*dane.Resolver, error) {
 	if b.tlsa != nil {
 		return b.tlsa, nil
 	}
+	o, err := b.resolverOptions()
+	if err != nil {
+		return nil, err
+	}
+	b.tlsa, err = dane.NewResolver(o)
+	return b.tlsa, err
+}
+
+// resolverOptions are what `resolver` says, else the system's.
+func (b *builder) resolverOptions() (dane.Options, error) {
 	o := dane.Options{Dial: (&net.Dialer{}).DialContext, Now: b.now}
 	c := b.file.Resolver
 	for _, a := range c.Addr {
@@ -26,7 +36,7 @@ func (b *builder) resolver() (*dane.Resolver, error) {
 		if s.TLS && o.DialTLS == nil {
 			anchors, err := b.trust("resolver.addr", []string{verify.System})
 			if err != nil {
-				return nil, err
+				return o, err
 			}
 			o.DialTLS = secure.DialVerified(o.Dial, verify.With(pkix(anchors, "the system's trust anchors", config.ProfileWebPKI, nil)), b.now)
 		}
@@ -35,7 +45,7 @@ func (b *builder) resolver() (*dane.Resolver, error) {
 	if len(c.Addr) == 0 {
 		data, err := os.ReadFile("/etc/resolv.conf")
 		if err != nil {
-			return nil, fmt.Errorf("finding the system's resolver: %w\nhint: name one in resolver.addr", err)
+			return o, fmt.Errorf("finding the system's resolver: %w\nhint: name one in resolver.addr", err)
 		}
 		o.Servers = dane.ResolvConf(data)
 		for i := range o.Servers {
@@ -45,15 +55,13 @@ func (b *builder) resolver() (*dane.Resolver, error) {
 	if c.Anchor != "" {
 		data, err := b.read(c.Anchor)
 		if err != nil {
-			return nil, fmt.Errorf("resolver.anchor: %w", err)
+			return o, fmt.Errorf("resolver.anchor: %w", err)
 		}
 		if o.Anchors, err = dane.ParseAnchors(c.Anchor, data); err != nil {
-			return nil, fmt.Errorf("resolver.anchor: %w", err)
+			return o, fmt.Errorf("resolver.anchor: %w", err)
 		}
 	}
-	var err error
-	b.tlsa, err = dane.NewResolver(o)
-	return b.tlsa, err
+	return o, nil
 }
 
 // byDNS puts to.dane before, or in place of, the anchors of to.ca.

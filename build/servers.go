@@ -14,11 +14,16 @@ import (
 
 // handOn begins the servers of this program with what is known of those of the one
 // before. What that one has is not changed: this one may yet come to nothing.
-func (b *builder) handOn() {
+func (b *builder) handOn() error {
+	r, err := b.addresses()
+	if err != nil {
+		return err
+	}
 	lasting := *b.lasting
-	lasting.servers = upstream.NewSet(b.o.Log, b.lasting.servers)
+	lasting.servers = upstream.NewSet(b.o.Log, r, b.lasting.servers)
 	b.lasting = &lasting
 	b.program.Lasting, b.program.servers = b.lasting, lasting.servers
+	return nil
 }
 
 // Servers are those of the program, for who asks how they are or takes one out.
@@ -101,9 +106,13 @@ func (b *builder) checkLayer(l *config.Listener, c *config.Route) (flow.Layer, e
 
 // dialer dials one address. A pool bounds its time.
 func (b *builder) dialer(a config.Address, timeout time.Duration) *transport.Dialer {
-	return &transport.Dialer{
+	d := &transport.Dialer{
 		Where: where(a), Timeout: timeout, Poller: b.o.Poller, Packets: a.Datagram(), Resolve: b.resolves(),
 	}
+	if a.Host != "" && !isAddr(a.Host) && !d.Overridden() {
+		d.Names = b.program.servers.Name(a.Host).Addrs
+	}
+	return d
 }
 
 // destination is where a route leads, for a line of the log.

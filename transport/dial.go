@@ -23,6 +23,9 @@ type Dialer struct {
 	Resolve []Override
 	Poller  *Poller // where its connections rest; nil: nowhere
 	Packets bool    // a UDP socket in place of a TCP connection; Where has a host
+	// Names gives the addresses of Where.Host, which is a name; its errors are a
+	// [*net.DNSError]. nil: the system's resolver is asked, each time.
+	Names func(context.Context) ([]netip.Addr, error)
 }
 
 var _ flow.Dialer = (*Dialer)(nil)
@@ -47,7 +50,7 @@ func (d *Dialer) Dial(ctx context.Context, f *flow.Flow) (flow.Conn, error) {
 	}
 	nd := net.Dialer{Timeout: d.Timeout, Control: dialControl, KeepAlive: -1}
 	start := time.Now()
-	c, err := nd.DialContext(ctx, network, target)
+	c, err := d.dial(ctx, &nd, network, target)
 	f.Dialled = flow.Dialled{Addr: target, Took: time.Since(start)}
 	if err != nil {
 		return nil, d.dialError(ctx, err)
@@ -63,6 +66,27 @@ func (d *Dialer) Dial(ctx context.Context, f *flow.Flow) (flow.Conn, error) {
 	return fc, nil
 }
 
+func (d *Dialer) dial(ctx context.Context, nd *net.Dialer, network, target string) (net.Conn, error) {
+	if d.Names == nil || d.Overridden() {
+		return nd.DialContext(ctx, network, target)
+	}
+	if d.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d.Timeout)
+		defer cancel()
+	}
+	addrs, err := d.Names(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(addrs) == 0:
+		return nil, &net.DNSError{Err: "no address", Name: d.Where.Host, IsNotFound: true}
+	case d.Packets:
+		return first(ctx, nd, addrs, d.Where.Port)
+	}
+	return race(ctx, nd, addrs, d.Where.Port)
+}
+
 func (d *Dialer) conn(c net.Conn) (flow.Conn, error) {
 	if u, ok := c.(*net.UDPConn); ok {
 		return newDatagrams(u, d.Poller, d.Where)
@@ -75,6 +99,12 @@ func (d *Dialer) target() string {
 		return netip.AddrPortFrom(to, d.Where.Port).String()
 	}
 	return net.JoinHostPort(d.Where.Host, strconv.Itoa(int(d.Where.Port)))
+}
+
+// Overridden says whether Resolve has the address, so that nobody is asked for it.
+func (d *Dialer) Overridden() bool {
+	_, ok := overridden(d.Resolve, d.Where.Host, d.Where.Port)
+	return ok
 }
 
 // overridden is where list has host and port go, if it names them.

@@ -15,7 +15,7 @@ var quiet = slog.New(slog.DiscardHandler)
 
 // testPool has a server of each weight, and the set that has them.
 func testPool(balance Balance, weights ...int) (*Pool, *Set) {
-	set := NewSet(quiet, nil)
+	set := NewSet(quiet, System{}, nil)
 	p := &Pool{Balance: balance, Retry: 1}
 	for i, w := range weights {
 		addr := fmt.Sprintf("tcp://10.0.0.%d:1", i)
@@ -129,7 +129,7 @@ func TestHashKeepsClientsAndMovesFew(t *testing.T) {
 }
 
 func TestBackupsStandInAlone(t *testing.T) {
-	set := NewSet(quiet, nil)
+	set := NewSet(quiet, System{}, nil)
 	p := &Pool{}
 	for i, backup := range []bool{false, true, false} {
 		addr := fmt.Sprintf("tcp://10.0.0.%d:1", i)

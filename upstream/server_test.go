@@ -13,7 +13,7 @@ var errTest = errors.New("refused")
 
 func TestRiseAndFall(t *testing.T) {
 	var log bytes.Buffer
-	set := NewSet(slog.New(slog.NewTextHandler(&log, nil)), nil)
+	set := NewSet(slog.New(slog.NewTextHandler(&log, nil)), System{}, nil)
 	s := set.Server(Spec{Addr: "tcp://a:1", ID: "a", Rise: 2, Fall: 3, Check: &Check{}})
 	now := time.Now()
 	for _, step := range []struct {
@@ -39,7 +39,7 @@ func TestRiseAndFall(t *testing.T) {
 
 func TestASetFollowsTheOneBefore(t *testing.T) {
 	spec := Spec{Addr: "tcp://a:1", ID: "a", Rise: 2, Fall: 1, Check: &Check{}}
-	old := NewSet(quiet, nil)
+	old := NewSet(quiet, System{}, nil)
 	s := old.Server(spec)
 	s.fail(time.Now(), errTest)
 	s.join()
@@ -47,13 +47,13 @@ func TestASetFollowsTheOneBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	same := NewSet(quiet, old)
+	same := NewSet(quiet, System{}, old)
 	if same.Server(spec) != s {
 		t.Error("the same server is another one after a reload")
 	}
 	other := spec
 	other.ID = "a, asked otherwise"
-	followed := NewSet(quiet, same).Server(other)
+	followed := NewSet(quiet, System{}, same).Server(other)
 	if c := followed.condition(); c.up || !c.drained || c.flows != 0 {
 		t.Errorf("what was known of the address is lost: %+v", c)
 	}

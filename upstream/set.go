@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -17,16 +18,26 @@ type Set struct {
 	servers []*Server          // in the order of the file
 	asks    map[*Server]Spec   // how this program asks each, which a reload may renew
 	pools   []*Pool
+
+	resolver Resolver
+	last     map[string][]netip.Addr // addresses of names, of the program before
+	names    []*Name
 }
 
 // NewSet gives an empty one, which hands on what before knows; before may be nil,
-// and nothing of it changes.
-func NewSet(log *slog.Logger, before *Set) *Set {
-	s := &Set{log: log, fell: make(chan struct{}, 1), before: map[string]*Server{}, asks: map[*Server]Spec{}}
+// and nothing of it changes. Names are looked up by r.
+func NewSet(log *slog.Logger, r Resolver, before *Set) *Set {
+	s := &Set{
+		log: log, resolver: r, fell: make(chan struct{}, 1),
+		before: map[string]*Server{}, last: map[string][]netip.Addr{}, asks: map[*Server]Spec{},
+	}
 	if before != nil {
 		s.fell = before.fell
 		for _, b := range before.servers {
 			s.before[b.spec.ID] = b
+		}
+		for _, n := range before.names {
+			s.last[n.host] = n.known()
 		}
 	}
 	return s
@@ -55,12 +66,28 @@ func (s *Set) Server(spec Spec) *Server {
 	return server
 }
 
+// Name gives the name of a server, whose addresses are kept current while the
+// program runs. It is called while the program is built.
+func (s *Set) Name(host string) *Name {
+	for _, n := range s.names {
+		if n.host == host {
+			return n
+		}
+	}
+	n := &Name{host: host, resolver: s.resolver, log: s.log, addrs: s.last[host]}
+	s.names = append(s.names, n)
+	return n
+}
+
 // Add notes a pool, for who asks how they are.
 func (s *Set) Add(p *Pool) { s.pools = append(s.pools, p) }
 
 // Work is what goes on while the program runs; each ends with its context.
 func (s *Set) Work() []func(context.Context) {
 	var work []func(context.Context)
+	for _, n := range s.names {
+		work = append(work, n.keep)
+	}
 	rescues := false
 	for _, server := range s.servers {
 		switch spec := s.asks[server]; {

@@ -1,0 +1,71 @@
+package build
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"sallyport/dane"
+	"sallyport/upstream"
+)
+
+// addresses says who is asked for the addresses of servers: who `resolver` names,
+// else the system.
+func (b *builder) addresses() (upstream.Resolver, error) {
+	if len(b.file.Resolver.Addr) == 0 {
+		return upstream.System{}, nil
+	}
+	o, err := b.resolverOptions()
+	if err != nil {
+		return nil, err
+	}
+	// An address is not believed for its signatures: who stands there has to show
+	// who he is. So it may come from a resolver whose word on DNSSEC does not count.
+	o.Anchors = nil
+	for i := range o.Servers {
+		o.Servers[i].Trusted = true
+	}
+	r, err := dane.NewResolver(o)
+	return asked{r}, err
+}
+
+// asked is a resolver that tells for how long its answers hold.
+type asked struct{ *dane.Resolver }
+
+// Addrs implements [upstream.Resolver]. One family is enough; the other may fail.
+func (r asked) Addrs(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
+	type answer struct {
+		*dane.Answer
+		err error
+	}
+	four := make(chan answer, 1)
+	go func() {
+		a, err := r.Lookup(ctx, host, dane.A)
+		four <- answer{a, err}
+	}()
+	a, err := r.Lookup(ctx, host, dane.AAAA) // first, as RFC 6724 would have it
+	var (
+		addrs  []netip.Addr
+		ttl    time.Duration
+		failed error
+	)
+	for _, a := range []answer{{a, err}, <-four} {
+		switch {
+		case a.err != nil:
+			failed = a.err
+		case len(a.Addrs) > 0:
+			if addrs == nil || a.TTL < ttl {
+				ttl = a.TTL
+			}
+			addrs = append(addrs, a.Addrs...)
+		}
+	}
+	switch {
+	case len(addrs) > 0:
+		return addrs, max(ttl, 1), nil // 0 would be one that nobody knows
+	case failed != nil:
+		return nil, 0, &net.DNSError{Err: failed.Error(), Name: host, IsTemporary: true}
+	}
+	return nil, 0, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+}
