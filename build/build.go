@@ -22,6 +22,7 @@ import (
 	"sallyport/revoke"
 	"sallyport/route"
 	"sallyport/secure"
+	"sallyport/spiffe"
 	"sallyport/transport"
 	"sallyport/upstream"
 	"sallyport/verify"
@@ -67,7 +68,8 @@ type Lasting struct {
 	Sessions *secure.Sessions // of DTLS, which has no tickets
 	lists    *listMemory
 	servers  *upstream.Set
-	answers  *revoke.Cache // nil until somebody asks for one
+	answers  *revoke.Cache               // nil until somebody asks for one
+	agents   map[string]*spiffe.Workload // by address
 }
 
 // Close ends what is being fetched.
@@ -111,7 +113,8 @@ type builder struct {
 	psks     map[string]*credential.PSKs
 	crls     map[string][]*revoke.CRL
 	fetchers map[string]*revoke.Fetcher
-	lists    *logLists // nil where ct_log_list names none
+	lists    *logLists       // nil where ct_log_list names none
+	agents   map[string]bool // those that this program listens to
 	program  *Program
 }
 
@@ -131,6 +134,7 @@ func newBuilder(f *config.File, o Options) (*builder, error) {
 		fetchers: map[string]*revoke.Fetcher{},
 		program:  &Program{},
 		lasting:  o.Lasting,
+		agents:   map[string]bool{},
 	}
 	if b.o.Log == nil {
 		b.o.Log = slog.New(slog.DiscardHandler)
@@ -235,7 +239,7 @@ func (b *builder) state() error {
 	if b.lasting != nil {
 		return nil
 	}
-	b.lasting = &Lasting{Sessions: secure.NewSessions(b.now), lists: newListMemory(b.file.StateDir)}
+	b.lasting = &Lasting{Sessions: secure.NewSessions(b.now), lists: newListMemory(b.file.StateDir), agents: map[string]*spiffe.Workload{}}
 	dir := b.file.StateDir
 	if dir == "" {
 		if b.makesTickets() {
@@ -401,16 +405,19 @@ func match(c config.Match) route.Match {
 
 // clients says in words who may pass.
 func clients(c *config.Route) string {
-	who := "anyone"
+	who, anchors := "anyone", "client.ca"
+	if len(c.Client.CA) == 0 {
+		anchors = "the SPIFFE agent's trust domains"
+	}
 	keys := "holders of a key in " + c.PSK
 	switch {
 	case c.PSK != "" && len(c.Cert) == 0:
 		who = keys
 	case c.Client.Auth == config.AuthNone || c.Client.Auth == "":
 	case c.Allow.All:
-		who = "any certificate of client.ca"
+		who = "any certificate of " + anchors
 	default:
-		who = "certificates of client.ca with " + ruleTexts(c.Allow.Rules)
+		who = "certificates of " + anchors + " with " + ruleTexts(c.Allow.Rules)
 	}
 	if c.Client.Auth == config.AuthOptional && len(c.Allow.Rules) == 0 {
 		who += ", or none"

@@ -36,7 +36,7 @@ func ofClient(c *config.Route) asks {
 
 // revocation gives the check that is always there: what is at hand is looked at
 // whatever the mode.
-func (b *builder) revocation(a asks, anchors *verify.Anchors) (verify.Check, error) {
+func (b *builder) revocation(a asks, private bool) (verify.Check, error) {
 	r := verify.Revocation{}
 	for _, file := range a.crl {
 		list, err := b.crlFile(file)
@@ -57,7 +57,7 @@ func (b *builder) revocation(a asks, anchors *verify.Anchors) (verify.Check, err
 	var err error
 	// Who named the places is certified by then: a private CA has them on private
 	// addresses.
-	r.Fetch, err = b.fetcher(!anchors.System, a.reach)
+	r.Fetch, err = b.fetcher(private, a.reach)
 	return verify.Revoked(r), err
 }
 

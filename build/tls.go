@@ -101,6 +101,11 @@ func (b *builder) inbound(l *config.Listener, ech *secure.ECHKeys, c *config.Rou
 			return nil, p, err
 		}
 	}
+	if c.SPIFFE != (config.Address{}) {
+		if common.Credential, err = b.workload(c.SPIFFE); err != nil {
+			return nil, p, err
+		}
+	}
 	s := secure.Server{Common: common, ALPN: c.ALPN.Protos, Mirror: c.ALPN.Mirror, ECH: ech, Tickets: b.lasting.Tickets}
 	if err := b.clientAuth(&s, c); err != nil {
 		return nil, p, err
@@ -125,11 +130,15 @@ func (b *builder) clientAuth(s *secure.Server, c *config.Route) error {
 	default:
 		return nil
 	}
-	anchors, err := b.trust("client.ca", c.Client.CA)
+	asks := ofClient(c)
+	issuers, err := b.issuers(asks)
 	if err != nil {
 		return err
 	}
-	s.Anchors = anchors
+	voucher, trust, err := b.clientVoucher(s, c, issuers)
+	if err != nil {
+		return err
+	}
 	keys, err := pins(c.Client.Pin)
 	if err != nil {
 		return fmt.Errorf("client.pin: %w", err)
@@ -148,17 +157,12 @@ func (b *builder) clientAuth(s *secure.Server, c *config.Route) error {
 	if checks, err = b.transparent(checks, "client", c.Client.CT); err != nil {
 		return err
 	}
-	asks := ofClient(c)
-	issuers, err := b.issuers(asks)
-	if err != nil {
-		return err
-	}
-	revocation, err := b.revocation(asks, anchors)
+	revocation, err := b.revocation(asks, voucher.private)
 	if err != nil {
 		return err
 	}
 	s.Chases = issuers != nil
-	s.Verify = verify.With(pkix(anchors, "client.ca", c.Client.Profile, issuers), append(checks, revocation)...)
+	s.Verify = verify.With(voucher.by, append(checks, revocation)...)
 	allow := c.Allow
 	allow.Rules = slices.Clone(allow.Rules)
 	for i := range allow.Rules {
@@ -168,7 +172,7 @@ func (b *builder) clientAuth(s *secure.Server, c *config.Route) error {
 	if err != nil {
 		return err
 	}
-	s.Trust = secure.TrustHash(anchors.Hash[:], said)
+	s.Trust = secure.TrustHash(trust, said)
 	return nil
 }
 
@@ -179,6 +183,11 @@ func (b *builder) outbound(l *config.Listener, c *config.Route) (flow.Layer, par
 	}
 	if len(c.To.Cert) > 0 {
 		if common.Credential, err = b.credential(c.To.Cert, c.To.Key, c.Unsafe); err != nil {
+			return nil, p, err
+		}
+	}
+	if c.To.SPIFFE != (config.Address{}) {
+		if common.Credential, err = b.workload(c.To.SPIFFE); err != nil {
 			return nil, p, err
 		}
 	}
@@ -220,7 +229,12 @@ func (b *builder) serverVerifier(c *config.Route) (verify.Verifier, error) {
 	case bool(c.Unsafe.NoVerify):
 		return verify.With(verify.Anyone()), nil
 	}
-	anchors, err := b.trust("to.ca", c.To.CA)
+	asks := ofServer(c)
+	issuers, err := b.issuers(asks)
+	if err != nil {
+		return nil, err
+	}
+	voucher, err := b.serverVoucher(c, issuers)
 	if err != nil {
 		return nil, err
 	}
@@ -228,16 +242,11 @@ func (b *builder) serverVerifier(c *config.Route) (verify.Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	asks := ofServer(c)
-	issuers, err := b.issuers(asks)
+	revocation, err := b.revocation(asks, voucher.private)
 	if err != nil {
 		return nil, err
 	}
-	revocation, err := b.revocation(asks, anchors)
-	if err != nil {
-		return nil, err
-	}
-	who, err := b.byDNS(&c.To, pkix(anchors, "to.ca", c.To.Profile, issuers))
+	who, err := b.byDNS(&c.To, voucher.by)
 	if err != nil {
 		return nil, err
 	}

@@ -88,8 +88,11 @@ func parseAddress(text, end string) (Address, error) {
 	if err := a.checkCarrier(where); err != nil {
 		return a, err
 	}
-	if end == "resolver" {
+	switch end {
+	case "resolver":
 		return a.resolver(where)
+	case "workload":
+		return a.workload(where)
 	}
 	if strings.HasPrefix(where, "unix:") && a.Datagram() {
 		return a, complain("a host and a port: "+a.Carrier+"://127.0.0.1:5684", "%s:// is UDP, and a unix socket here carries streams", a.Carrier)
@@ -125,6 +128,26 @@ func (a Address) resolver(where string) (Address, error) {
 	}
 	if _, err := netip.ParseAddr(a.Host); err != nil {
 		return a, complain("udp://127.0.0.1:53, tls://9.9.9.9:853", "a resolver stands at an IP address, and `%s` is a name", printable(a.Host))
+	}
+	return a, nil
+}
+
+// workload is where a SPIFFE agent listens, by the Workload API's own rules.
+func (a Address) workload(where string) (Address, error) {
+	const hint = "unix:/run/spire/agent.sock, or tcp://127.0.0.1:8081"
+	if a.Carrier != "tcp" {
+		return a, complain(hint, "a SPIFFE agent speaks gRPC in clear on a socket of this host, not %s://", a.Carrier)
+	}
+	if path, ok := strings.CutPrefix(where, "unix:"); ok && path != "" {
+		a.Unix = path
+		return a, nil
+	}
+	a, err := a.hostPort(where, "workload")
+	if err != nil {
+		return a, err
+	}
+	if ip, err := netip.ParseAddr(a.Host); err != nil || !ip.IsLoopback() {
+		return a, complain(hint, "a SPIFFE agent is asked on a socket of this host, and `%s` is none", printable(where))
 	}
 	return a, nil
 }

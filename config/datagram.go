@@ -10,7 +10,7 @@ var (
 	dtlsFrom = []string{"psk", "tls.mtu", "tls.cid"}
 	dtlsTo   = []string{"to.psk", "to.psk_identity", "to.tls.mtu", "to.tls.cid"}
 	streams  = []string{"timeouts.linger", "unsafe.truncation"}
-	notPSK   = []string{"to.name", "to.cert", "to.key", "to.ca", "to.profile", "to.pin",
+	notPSK   = []string{"to.name", "to.cert", "to.key", "to.spiffe", "to.ca", "to.profile", "to.pin",
 		"to.crl", "to.revocation", "to.dane", "to.ct", "to.aia", "to.reach"}
 )
 
@@ -86,6 +86,10 @@ func (g *ruling) pskClients() {
 		return
 	}
 	psk := g.at("psk")
+	if pos := g.at("spiffe"); r.SPIFFE != (Address{}) {
+		g.add(pos, "take one of the two away", "%s lists who may pass, and beside it %s would take others", psk.word("psk"), pos.word("spiffe"))
+		return
+	}
 	switch ca := len(r.Client.CA) > 0; {
 	case len(r.Cert) == 0 && ca:
 		pos := g.at("client.ca")

@@ -19,7 +19,7 @@ var samples = map[string][]string{
 	"FILE": {"a.pem", "dir,with/comma.pem"}, "FILE|system": {"a.pem", "system"}, "NUMBER": {"7"}, "SIZE": {"512MiB"}, "BITS": {"24"}, "FILE|URL": {"list.json", "https://ct.example/list.json"}, "resolver.addr": {"udp://127.0.0.1:53", "tls://9.9.9.9:853"}, "PIN": {pin},
 	"CIPHERS": {"ECDHE-RSA-AES128-GCM-SHA256", "AES128-SHA"}, "GROUPS": {"X25519", "P-256"},
 	"NAME": {"a.example"}, "URI": {"spiffe://corp/ops/*"}, "CIDR": {"10.0.0.0/8", "::1"},
-	"TEXT": {"some text, with: a comma"}, "EXPR": {`any(dns, like(#, "*.a.example"))`}, "on|off": {"on"}, "DURATION": {"90s"}, "VERSION": {"1.2"},
+	"TEXT": {"some text, with: a comma"}, "ADDR": {"unix:/run/agent.sock"}, "EXPR": {`any(dns, like(#, "*.a.example"))`}, "on|off": {"on"}, "DURATION": {"90s"}, "VERSION": {"1.2"},
 	"PROTOCOLS|mirror": {"h2", "http/1.1"}, "DURATION|@FILE": {"@offset"}, "all": {"all"},
 	"allow.ip_san": {"10.0.0.0/8"}, "BYTES": {"576"}, "to.psk_identity": {"dev 1"}, "action": {"terminate"}, "proxy_protocol": {"require"}, "name": {"edge"}, "tls.min": {"1.0"},
 }
@@ -48,6 +48,8 @@ func needs(k config.Key) map[string]any {
 		lis["proxy_trust"] = []any{"10.0.0.0/8"}
 	case "proxy_trust":
 		lis["proxy_protocol"] = "require"
+	case "spiffe":
+		return map[string]any{"allow": []any{map[string]any{"cn": "x"}}}
 	case "to.psk_identity":
 		put(lis, "to.psk", "a.psk")
 	}

@@ -150,7 +150,9 @@ func dump(b *strings.Builder, path string, v reflect.Value) {
 			return
 		}
 	case config.Address:
-		fmt.Fprintf(b, "%s: %s\n", path, x)
+		if x != (config.Address{}) || !strings.HasSuffix(path, "spiffe") {
+			fmt.Fprintf(b, "%s: %s\n", path, x)
+		}
 		return
 	case config.Name:
 		fmt.Fprintf(b, "%s: %q\n", path, x.Text)

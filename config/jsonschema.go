@@ -127,6 +127,9 @@ func (w *schemaWriter) leaf(f *field) map[string]any {
 		if f.as == "resolver" {
 			return text(`^(udp|tcp|tls)://.+`)
 		}
+		if f.as == "workload" {
+			return text(`^tcp://.+|^unix:.+`)
+		}
 		if f.as == "to" || f.as == "server" {
 			return text(`^(tcp|tls|udp|dtls)://.+|^unix:.+`)
 		}

@@ -18,12 +18,12 @@ var later = map[string]string{
 	"route":    laterRoute,
 	"match":    "dest port ja4 list server if",
 	"client":   "dane",
-	"to":       "spiffe starttls source via",
+	"to":       "starttls source via",
 	"unsafe":   "open_proxy",
 }
 
 const (
-	laterRoute = "starttls acme spiffe mint filters taps"
+	laterRoute = "starttls acme mint filters taps"
 )
 
 func isLater(word, key string) bool {

@@ -100,8 +100,11 @@ next:
 	return out
 }
 
-// merge lays inner over outer: maps merge by key, the rest replaces. A
-// certificate brings its own key, so naming one drops the inherited key.
+// replaced are keys of which one inherited gives way to another that is named: a
+// certificate brings its own key, and what gives our certificate is one thing.
+var replaced = map[string]string{"key": "cert", "cert": "spiffe", "spiffe": "cert"}
+
+// merge lays inner over outer: maps merge by key, the rest replaces.
 func merge(outer, inner *node) *node {
 	if outer == nil || inner == nil || outer.kind != mapping || inner.kind != mapping {
 		if inner != nil {
@@ -111,7 +114,10 @@ func merge(outer, inner *node) *node {
 	}
 	out := &node{pos: inner.pos, kind: mapping}
 	for _, e := range outer.entries {
-		if e.key == "key" && inner.entry("cert") != nil && inner.entry("key") == nil {
+		if by := replaced[e.key]; by != "" && inner.entry(by) != nil && inner.entry(e.key) == nil {
+			continue
+		}
+		if e.key == "key" && inner.entry("spiffe") != nil && inner.entry("key") == nil {
 			continue
 		}
 		over := inner.entry(e.key)

@@ -58,7 +58,7 @@ func laterKey(location string) bool {
 func (c *collector) walk(v reflect.Value, key, as string) {
 	switch x := v.Interface().(type) {
 	case Address:
-		if x.Unix != "" && as != "to" && as != "resolver" {
+		if x.Unix != "" && as != "to" && as != "resolver" && as != "workload" {
 			c.add(x.Unix, key, Listens)
 		}
 		return

@@ -19,9 +19,9 @@ type ruling struct {
 
 // The keys that mean something only where TLS ends here, on each side.
 var (
-	tlsFrom = []string{"cert", "key", "psk", "alpn", "tls", "staple", "client.auth", "client.ca", "client.profile", "client.pin",
+	tlsFrom = []string{"cert", "key", "spiffe", "psk", "alpn", "tls", "staple", "client.auth", "client.ca", "client.profile", "client.pin",
 		"client.crl", "client.revocation", "client.ct", "client.aia", "allow"}
-	tlsTo = []string{"to.name", "to.sni", "to.cert", "to.key", "to.psk", "to.psk_identity", "to.alpn", "to.tls", "to.ca", "to.profile", "to.pin",
+	tlsTo = []string{"to.name", "to.sni", "to.cert", "to.key", "to.spiffe", "to.psk", "to.psk_identity", "to.alpn", "to.tls", "to.ca", "to.profile", "to.pin",
 		"to.crl", "to.revocation", "to.dane", "to.ct", "to.aia", "to.reach"}
 )
 
@@ -181,7 +181,7 @@ func (g *ruling) splice() {
 func (g *ruling) dropFrom() {
 	r := g.route
 	r.Cert, r.Key, r.PSK, r.ALPN, r.TLS, r.Allow, r.Staple = nil, nil, "", ALPN{}, TLS{}, Allow{}, false
-	r.Client = Client{Auth: AuthNone, From: r.Client.From}
+	r.SPIFFE, r.Client = Address{}, Client{Auth: AuthNone, From: r.Client.From}
 }
 
 func (g *ruling) plainFrom() {
@@ -195,7 +195,10 @@ func (g *ruling) plainFrom() {
 
 func (g *ruling) credential() {
 	switch {
-	case len(g.route.Cert) > 0 || g.route.PSK != "":
+	case len(g.route.Cert) > 0 && g.route.SPIFFE != (Address{}):
+		g.add(g.at("spiffe"), "take one of the two away", "%s gives our certificate, and %s does as well", g.at("spiffe").word("spiffe"), g.at("cert").word("cert"))
+		return
+	case len(g.route.Cert) > 0 || g.route.PSK != "" || g.route.SPIFFE != (Address{}):
 		return
 	case g.lis.From.Datagram():
 		g.add(g.at("from"), "", "%s needs --cert or --psk; to pass DTLS through undecrypted add --action splice", g.route.Pattern)
@@ -208,7 +211,8 @@ func (g *ruling) credential() {
 func (g *ruling) clients() {
 	r := g.route
 	c := &r.Client
-	ca, system := len(c.CA) > 0, slices.Contains(c.CA, "system")
+	named, system := len(c.CA) > 0, slices.Contains(c.CA, "system")
+	ca := named || r.SPIFFE != (Address{})
 	if c.Auth == "" {
 		c.Auth = AuthNone
 		if ca {
@@ -216,14 +220,17 @@ func (g *ruling) clients() {
 		}
 	}
 	auth, cas, allow := g.at("client.auth"), g.at("client.ca"), g.at("allow")
+	if !named && ca {
+		cas = g.at("spiffe")
+	}
 	switch {
-	case c.Auth == AuthNone && ca:
+	case c.Auth == AuthNone && named:
 		g.add(auth, "to undo what is inherited: client: {auth: none, ca: []}, allow: []", "%s is none, yet %s names anchors", auth.word("client.auth"), auth.word("client.ca"))
 	case c.Auth != AuthNone && !ca:
 		g.add(auth, "name the anchors of client certificates with "+auth.word("client.ca"), "%s is %s, but there is no %s", auth.word("client.auth"), c.Auth, auth.word("client.ca"))
-	case !ca && r.Allow.Set:
+	case (!ca || c.Auth == AuthNone) && r.Allow.Set:
 		g.add(allow, "name the anchors of client certificates with "+allow.word("client.ca"), "%s without %s: no client is asked for a certificate", allow.word("allow"), allow.word("client.ca"))
-	case !ca && g.checks() != "":
+	case (!ca || c.Auth == AuthNone) && g.checks() != "":
 		check := g.at(g.checks())
 		g.add(check, "name the anchors of client certificates with "+check.word("client.ca"), "%s without %s: no client is asked for a certificate", check.word(g.checks()), check.word("client.ca"))
 	case c.Auth != AuthNone && !r.Allow.Set:
@@ -282,10 +289,12 @@ func (g *ruling) server() {
 		g.add(pos, "name the file of keys with "+pos.word("to.psk"), "%s without %s", pos.word("to.psk_identity"), pos.word("to.psk"))
 	}
 	g.unverified()
-	if to.CA == nil {
+	g.workload()
+	bundles := to.CA == nil && to.SPIFFE != (Address{})
+	if to.CA == nil && !bundles {
 		to.CA = []string{"system"}
 	}
-	if len(to.CA) == 0 && !bool(g.route.Unsafe.NoVerify) {
+	if len(to.CA) == 0 && !bundles && !bool(g.route.Unsafe.NoVerify) {
 		g.add(g.at("to.ca"), "", "%s is empty: no server could be verified", g.at("to.ca").word("to.ca"))
 	}
 	if to.Profile == "" {
@@ -303,8 +312,27 @@ func (g *ruling) server() {
 	}
 	if g.all.find("to.sni") == nil {
 		to.SNI = serverName(to.Name)
+		if strings.HasPrefix(to.Name, spiffeScheme) {
+			to.SNI = serverName(strings.TrimSuffix(to.Addr.Host, "."))
+		}
 	}
 }
+
+// workload has the route's agent speak for us towards the server too, where nothing
+// else does.
+func (g *ruling) workload() {
+	to := &g.route.To
+	cert, spiffe := len(to.Cert) > 0, to.SPIFFE != (Address{})
+	if cert && spiffe {
+		pos := g.at("to.spiffe")
+		g.add(pos, "take one of the two away", "%s gives our certificate, and %s does as well", pos.word("to.spiffe"), pos.word("to.cert"))
+	}
+	if !cert && !spiffe {
+		to.SPIFFE = g.route.SPIFFE
+	}
+}
+
+const spiffeScheme = "spiffe://"
 
 // serverName is host where it may be sent as SNI, which an address may not.
 func serverName(host string) string {
@@ -390,7 +418,7 @@ func (g *ruling) versions(path string, t *TLS, used bool) {
 
 func (g *ruling) openFrom() {
 	r := g.route
-	if g.lis.From.Secure() || g.lis.From.local() || len(r.To.Cert) == 0 && r.To.PSK == "" || bool(r.Unsafe.OpenFrom) {
+	if g.lis.From.Secure() || g.lis.From.local() || len(r.To.Cert) == 0 && r.To.PSK == "" && r.To.SPIFFE == (Address{}) || bool(r.Unsafe.OpenFrom) {
 		return
 	}
 	pos, ours := g.at("to.cert"), "client certificate"

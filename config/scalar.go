@@ -310,6 +310,9 @@ func checkString(as, text string) error {
 		if text == "" && as == "sni" {
 			return nil
 		}
+		if as == "host" && strings.HasPrefix(text, spiffeScheme) {
+			return checkID(text)
+		}
 		if _, err := netip.ParseAddr(text); err != nil {
 			return checkHost(text)
 		}
@@ -330,6 +333,18 @@ func checkString(as, text string) error {
 		return checkText("text", text)
 	}
 	return err
+}
+
+// checkID takes a SPIFFE ID, and no pattern of some.
+func checkID(text string) error {
+	p, err := name.ParseURI(text)
+	if err != nil {
+		return err
+	}
+	if id, ok := p.Literal(); !ok || id != text {
+		return complain("one ID: spiffe://corp/db", "`%s` is a pattern, and a server has one SPIFFE ID", printable(text))
+	}
+	return nil
 }
 
 // checkRule points into the expression.

@@ -101,6 +101,7 @@ type Route struct {
 	Key      []string `key:"key" doc:"keys that are neither in a certificate's file nor beside it" as:"key"`
 	PSK      string   `key:"psk" doc:"file with the pre-shared keys of DTLS clients, IDENTITY:HEX a line; who is listed may pass" as:"file"`
 	Staple   Switch   `key:"staple" doc:"send OCSP responses about our own certificates, fetched ahead" default:"on"`
+	SPIFFE   Address  `key:"spiffe" doc:"socket of a SPIFFE agent, which gives our certificate and the anchors, on both sides: unix:/run/spire/agent.sock" as:"workload"`
 	ALPN     ALPN     `key:"alpn" doc:"protocols offered to clients, or mirror: what the server chooses of the client's offer"`
 	TLS      TLS      `key:"tls" doc:"versions, ciphers and groups towards clients; alone a preset: modern, intermediate or old"`
 	Client   Client   `key:"client" doc:"who may connect"`
@@ -163,10 +164,11 @@ type Rule struct {
 type To struct {
 	Pos     Pos
 	Addr    Address  `key:"addr" main:"true" as:"to" doc:"where the server is: tcp://127.0.0.1:8080, tls://db.example:5432, udp://127.0.0.1:5683, tcp://unix:PATH; of several, a list, whose items may be maps"`
-	Name    string   `key:"name" doc:"the name that the server's certificate must have (default: the host of addr)" as:"host"`
+	Name    string   `key:"name" doc:"the name that the server's certificate must have, or its SPIFFE ID (default: the host of addr)" as:"host"`
 	SNI     string   `key:"sni" doc:"the server name to send, \"\" for none (default: name)" as:"sni"`
 	Cert    []string `key:"cert" doc:"our certificate towards the server" as:"file"`
 	Key     []string `key:"key" doc:"its key, where it is neither in the same file nor beside it" as:"key"`
+	SPIFFE  Address  `key:"spiffe" doc:"socket of a SPIFFE agent, which gives our certificate towards the server and the anchors (default: that of the route)" as:"workload"`
 	PSK     string   `key:"psk" doc:"file with the pre-shared key for a DTLS server, IDENTITY:HEX a line" as:"file"`
 	PSKID   string   `key:"psk_identity" doc:"which line of to.psk is ours (default: the only one)" as:"identity"`
 	ALPN    ALPN     `key:"alpn" doc:"protocols offered to the server"`

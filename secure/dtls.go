@@ -33,7 +33,10 @@ func NewDTLSServer(p Server) flow.Layer {
 	if p.Auth != AuthNone {
 		// Their chains are verified by VerifyConnection, once CertificateVerify and
 		// Finished are: the engine itself would only say bad_certificate as well.
-		s.base = append(s.base, dtls.WithClientCAs(p.Anchors.Pool), dtls.WithClientAuth(dtls.RequestClientCert))
+		s.base = append(s.base, dtls.WithClientAuth(dtls.RequestClientCert))
+		if p.Pool == nil { // else clients are not told which CAs we know
+			s.base = append(s.base, dtls.WithClientCAs(p.Anchors.Pool))
+		}
 		if p.Auth == AuthRequire {
 			s.base = append(s.base, dtls.WithClientAuth(dtls.RequireAnyClientCert))
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/credential"
@@ -95,7 +96,13 @@ func refuse(c flow.Conn, f *flow.Flow, alert wire.Alert) {
 }
 
 // certificates keeps what crypto/tls wants of each credential.
-type certificates struct{ known sync.Map } // *credential.Credential to *tls.Certificate
+type certificates struct {
+	known sync.Map // *credential.Credential to *tls.Certificate
+	count atomic.Int64
+}
+
+// maxCertificates bounds what is kept of credentials that were replaced meanwhile.
+const maxCertificates = 1024
 
 func (k *certificates) get(ctx context.Context, from credential.Source, r *credential.Request) (*tls.Certificate, error) {
 	c, err := from.Credential(ctx, r)
@@ -108,6 +115,10 @@ func (k *certificates) get(ctx context.Context, from credential.Source, r *crede
 	t := &tls.Certificate{PrivateKey: c.Key, Leaf: c.Chain[0], OCSPStaple: c.Staple, SignedCertificateTimestamps: c.SCTs}
 	for _, cert := range c.Chain {
 		t.Certificate = append(t.Certificate, cert.Raw)
+	}
+	if k.count.Add(1) > maxCertificates {
+		k.known.Clear()
+		k.count.Store(1)
 	}
 	k.known.Store(c, t)
 	return t, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"time"
@@ -93,6 +94,9 @@ type Server struct {
 	Mirror  bool            // offer what the server has chosen; it is dialled first
 	Auth    Auth            // and, unless none, what follows
 	Anchors *verify.Anchors // verified against natively first, for the right alerts
+	// Pool is where the anchors are that change while we run; nil: those of Anchors.
+	// It gives no nil itself.
+	Pool    func() *x509.CertPool
 	Chases  bool            // Verify finds what clients leave out, so that it alone can tell
 	Verify  verify.Verifier // then the whole of it
 	Named   bool            // an access rule asks for a certificate, so that none is no client

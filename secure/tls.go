@@ -31,7 +31,9 @@ func NewServer(p Server) flow.Layer {
 	s.base.GetCertificate = s.certificate
 	s.base.NextProtos = p.ALPN
 	if p.Auth != AuthNone {
-		s.base.ClientCAs = p.Anchors.Pool
+		if p.Pool == nil {
+			s.base.ClientCAs = p.Anchors.Pool
+		}
 		s.base.ClientAuth = clientAuth(p.Auth == AuthRequire, !p.Chases)
 	}
 	if p.ECH != nil {
@@ -67,6 +69,9 @@ func (s *server) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.Conn
 	cfg := s.base.Clone() // it keeps the ticket keys, since they were set
 	cfg.NextProtos = protos
 	if s.Auth != AuthNone {
+		if s.Pool != nil {
+			cfg.ClientCAs = s.Pool()
+		}
 		cfg.VerifyConnection = func(cs tls.ConnectionState) error { return s.verify(ctx, h, cs) }
 		cfg.WrapSession, cfg.UnwrapSession = s.resumption(ctx, f, cfg)
 	}

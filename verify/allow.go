@@ -98,11 +98,11 @@ func (r *Rule) takes(id *Identity) bool {
 		(!r.IPSAN.IsValid() || takesAddr(r.IPSAN, c))
 }
 
-// takesURI holds SPIFFE's own rules where the pattern is one of its IDs: exactly
-// one URI, on a leaf (X509-SVID, sections 2 and 4.1).
+// takesURI holds SPIFFE's own rules where the pattern is one of its IDs.
 func takesURI(p name.Pattern, c *x509.Certificate) bool {
-	if strings.HasPrefix(p.String(), "spiffe://") && (len(c.URIs) != 1 || c.IsCA) {
-		return false
+	if strings.HasPrefix(p.String(), spiffeScheme) {
+		id, err := SVID(c)
+		return err == nil && p.Match(id)
 	}
 	for _, u := range c.URIs {
 		if p.Match(u.String()) {

@@ -165,6 +165,9 @@ func bounds(p *Presented) error {
 // matchName holds the certificate's subjectAltNames against the reference
 // identity. The common name never counts (RFC 9525, section 2).
 func matchName(leaf *x509.Certificate, name string) error {
+	if strings.HasPrefix(name, spiffeScheme) {
+		return matchSVID(leaf, name)
+	}
 	host := strings.TrimSuffix(strings.Trim(name, "[]"), ".")
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return matchAddr(leaf, addr.WithZone("").Unmap())

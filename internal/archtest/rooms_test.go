@@ -28,6 +28,7 @@ ct
 rule               name
 verify             name rule ct dane revoke
 credential         revoke verify
+spiffe             credential verify
 secure             flow wire record credential verify name
 route              flow name wire
 filter             flow
@@ -37,7 +38,7 @@ proxy              flow wire
 config             name rule
 posture
 admin              observe config
-build              wire name rule flow transport upstream preamble revoke dane ct verify credential secure route filter mirror observe proxy config
+build              wire name rule flow transport upstream preamble revoke dane ct verify credential spiffe secure route filter mirror observe proxy config
 tool/*             *
 cmd/sallyport      *
 bench
@@ -67,6 +68,8 @@ var owners = map[string][]string{
 	"github.com/miekg/dns":             {"dane"},
 	"github.com/spf13/pflag":           {"config", "cmd/sallyport"},
 	"github.com/expr-lang/expr":        {"rule"},
+	"github.com/spiffe/go-spiffe/v2":   {"spiffe"},
+	"google.golang.org/grpc":           nil, // a SPIFFE agent of the tests
 	"github.com/spf13/cobra":           {"cmd/sallyport"},
 	"github.com/coreos/go-systemd/v22": {"transport", "cmd/sallyport"},
 	"golang.org/x/sys":                 {"transport", "posture", "proxy", "bench"},
