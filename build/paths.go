@@ -36,8 +36,11 @@ func PathsOf(f *config.File, env func(string) string) Paths {
 			if file := credential.File(p.Path, env); file != "" {
 				all.Reads = append(all.Reads, file)
 			}
-			if p.Key == "cert" {
+			switch p.Key {
+			case "cert":
 				all.Reads = append(all.Reads, besides(p.Path)...)
+			case "ct_log_list":
+				all.Reads = append(all.Reads, signatureOf(p.Path))
 			}
 		}
 	}
