@@ -24,7 +24,11 @@ func TestReloadBringsDatagramsBack(t *testing.T) {
 				more = fmt.Sprintf("psk: %q, ", psk)
 			}
 			at := freeUDP(t)
-			without := fmt.Sprintf("log: {format: json}\nlisteners:\n  - {from: udp://127.0.0.1:0, name: stays, to: udp://%s}\n", first)
+			without := fmt.Sprintf(`log: {format: json}
+listeners:
+  - {from: udp://127.0.0.1:0, name: stays, to: udp://%[1]s}
+  - {from: dtls://127.0.0.1:0, name: keys, psk: %[2]q, to: udp://%[1]s} # so that the sandbox has it
+`, first, psk)
 			with := func(echo string) string {
 				return without + fmt.Sprintf("  - {from: %s://%s, name: moves, %sto: udp://%s}\n", carrier, at, more, echo)
 			}
