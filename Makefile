@@ -3,10 +3,36 @@ GO ?= go
 FUZZ_SECONDS ?= 30
 SOAK ?= 30m
 
-.PHONY: bench soak build demo test check deps fuzz loss docs
+.PHONY: release reproducible deb sbom vuln kill bench soak build demo test check deps fuzz loss docs
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sallyport ./cmd/sallyport
+
+# What is released: the same source gives the same bytes, wherever it lies (make reproducible).
+RELEASE = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='-buildid= -s -w -X main.version=$(VERSION)'
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null || echo v0.0.0+git$$(git rev-list --count HEAD).$$(git rev-parse --short HEAD))
+OUT ?= bin/release/sallyport
+
+release:
+	$(RELEASE) -o $(OUT) ./cmd/sallyport
+
+reproducible:
+	scripts/reproducible make -s release VERSION='$(VERSION)'
+
+# A package for Debian, with nothing but dpkg-deb.
+deb: release
+	scripts/deb $(OUT) $(patsubst v%,%,$(VERSION)) bin
+
+sbom: release
+	scripts/sbom $(OUT) bin/sallyport.cdx.json
+
+# Where a database is at hand: make vuln VULNDB=file:///path, or by network without.
+vuln:
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.6.0 $(if $(VULNDB),-db $(VULNDB)) ./...
+
+# Killed and started again a hundred times, each ready within half a second.
+kill: release
+	SALLYPORT_TEST_BIN=$(abspath $(OUT)) SALLYPORT_KILL=full $(GO) test -count=1 -v -run '^TestFaultKilledAndStarted$$' ./cmd/sallyport
 
 demo: build
 	bin/sallyport demo
