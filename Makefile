@@ -24,7 +24,7 @@ deb: release
 	scripts/deb $(OUT) $(patsubst v%,%,$(VERSION)) bin
 
 sbom: release
-	scripts/sbom $(OUT) bin/sallyport.cdx.json
+	cd tools && $(GO) run ./sbom $(abspath $(OUT)) $(abspath $(OUT)).cdx.json
 
 # Where a database is at hand: make vuln VULNDB=file:///path, or by network without.
 vuln:
