@@ -68,7 +68,8 @@ type Lasting struct {
 	Sessions *secure.Sessions // of DTLS, which has no tickets
 	lists    *listMemory
 	servers  *upstream.Set
-	answers  *revoke.Cache               // nil until somebody asks for one
+	answers  *revoke.Cache // nil until somebody asks for one
+	stapler  *revoke.Stapler
 	agents   map[string]*spiffe.Workload // by address
 }
 
@@ -113,8 +114,9 @@ type builder struct {
 	psks     map[string]*credential.PSKs
 	crls     map[string][]*revoke.CRL
 	fetchers map[string]*revoke.Fetcher
-	lists    *logLists       // nil where ct_log_list names none
-	agents   map[string]bool // those that this program listens to
+	own      []*revoke.Stapled // certificates that answers are stapled to
+	lists    *logLists         // nil where ct_log_list names none
+	agents   map[string]bool   // those that this program listens to
 	program  *Program
 }
 
@@ -174,6 +176,7 @@ func New(f *config.File, o Options) (*Program, error) {
 		b.program.Listeners = append(b.program.Listeners, l)
 	}
 	b.startLists()
+	b.startStapler()
 	b.program.Work = append(b.program.Work, b.program.servers.Work()...)
 	return b.program, nil
 }

@@ -97,7 +97,7 @@ func (b *builder) inbound(l *config.Listener, ech *secure.ECHKeys, c *config.Rou
 		return nil, p, err
 	}
 	if len(c.Cert) > 0 {
-		if common.Credential, err = b.credential(c.Cert, c.Key, c.Unsafe); err != nil {
+		if common.Credential, err = b.credential(c.Cert, c.Key, c.Unsafe, bool(c.Staple) && !l.From.Datagram()); err != nil {
 			return nil, p, err
 		}
 	}
@@ -182,7 +182,7 @@ func (b *builder) outbound(l *config.Listener, c *config.Route) (flow.Layer, par
 		return nil, p, err
 	}
 	if len(c.To.Cert) > 0 {
-		if common.Credential, err = b.credential(c.To.Cert, c.To.Key, c.Unsafe); err != nil {
+		if common.Credential, err = b.credential(c.To.Cert, c.To.Key, c.Unsafe, false); err != nil {
 			return nil, p, err
 		}
 	}
@@ -336,13 +336,13 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return a.Prefix(a.BitLen())
 }
 
-func (b *builder) credential(certs, keys []string, u config.Unsafe) (credential.Source, error) {
-	id := fmt.Sprintf("%q %q %t", certs, keys, u.KeyMode)
+func (b *builder) credential(certs, keys []string, u config.Unsafe, staple bool) (credential.Source, error) {
+	id := fmt.Sprintf("%q %q %t %t", certs, keys, u.KeyMode, staple)
 	if s, ok := b.stores[id]; ok {
 		return s, nil
 	}
 	s, warnings, err := credential.Load(credential.Options{
-		Certs: certs, Keys: keys, AllowKeyMode: bool(u.KeyMode), Now: b.now(), Env: b.o.Env,
+		Certs: certs, Keys: keys, AllowKeyMode: bool(u.KeyMode), Now: b.now(), Env: b.o.Env, Staple: b.staples(staple),
 	})
 	for _, w := range warnings {
 		b.warn("%s", w)

@@ -19,6 +19,7 @@ type Options struct {
 	Keys         []string // keys that are neither in a certificate's file nor beside it
 	AllowKeyMode bool     // take keys that everybody can read, with a warning
 	Now          time.Time
+	Staple       Staple              // nil: nothing is stapled
 	Env          func(string) string // nil: no environment
 }
 
@@ -32,6 +33,9 @@ func Load(o Options) (store *Store, warnings []string, err error) {
 	entries, err := l.load()
 	if err != nil {
 		return nil, l.warnings, err
+	}
+	for _, e := range entries {
+		e.staples(o.Staple)
 	}
 	return newStore(entries), l.warnings, nil
 }

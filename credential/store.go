@@ -29,6 +29,8 @@ type entry struct {
 	file    string
 	kind    kind
 	expired bool // when it was loaded
+
+	stapling stapling
 }
 
 // kind of key, in the order of preference: what costs us least, and RSA last.
@@ -127,12 +129,12 @@ func namesOf(c *x509.Certificate) []string {
 func (s *Store) Credential(_ context.Context, r *Request) (*Credential, error) {
 	var found *entry
 	for _, issuer := range r.Issuers {
-		if e := pick(s.byIssuer[string(issuer)], r.Schemes); e != nil && (found == nil || prefer(e, found) < 0) {
+		if e := choose(r.Schemes, s.byIssuer[string(issuer)]); e != nil && (found == nil || prefer(e, found) < 0) {
 			found = e
 		}
 	}
 	if found != nil {
-		return &found.Credential, nil
+		return found.current(), nil
 	}
 	name := canonical(r.ServerName)
 	exact := s.exact[name]
@@ -143,11 +145,8 @@ func (s *Store) Credential(_ context.Context, r *Request) (*Credential, error) {
 	if len(exact)+len(wild) == 0 {
 		exact = s.fallback
 	}
-	if e := pick(exact, r.Schemes); e != nil {
-		return &e.Credential, nil
-	}
-	if e := pick(wild, r.Schemes); e != nil {
-		return &e.Credential, nil
+	if e := choose(r.Schemes, exact, wild); e != nil {
+		return e.current(), nil
 	}
 	return nil, fmt.Errorf("%w: the peer takes signatures of %s, and for %q there is %s",
 		ErrNoCredential, describeSchemes(r.Schemes), r.ServerName, describeKinds(append(exact[:len(exact):len(exact)], wild...)))
@@ -158,9 +157,12 @@ func canonical(name string) string {
 	return strings.TrimSuffix(strings.ToLower(name), ".")
 }
 
-func pick(list []*entry, schemes []tls.SignatureScheme) *entry {
+func pick(list []*entry, schemes []tls.SignatureScheme, bare bool) *entry {
 	var loose *entry
 	for _, e := range list {
+		if e.bare() && !bare {
+			continue
+		}
 		switch e.kind.fits(schemes) {
 		case fitsAny:
 			return e

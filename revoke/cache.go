@@ -94,6 +94,19 @@ func (c *Fetcher) OCSP(ctx context.Context, cert, issuer *x509.Certificate) (*An
 	return a, nil
 }
 
+// recall gives what is kept on disk of an answer, nil if nothing that is good.
+func (c *Fetcher) recall(cert, issuer *x509.Certificate) *Answer {
+	der := c.disk.read(fileName(keyOf(cert, issuer), ocspFile), MaxOCSP)
+	if der == nil {
+		return nil
+	}
+	a, err := judgeFetched(der, cert, issuer, c.now())
+	if err != nil {
+		return nil // whoever fetches it says what is wrong with it
+	}
+	return a
+}
+
 // keyOf is who is asked about: a serial number of an issuer, with its name and key.
 func keyOf(cert, issuer *x509.Certificate) string {
 	h := sha256.New()

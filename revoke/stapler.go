@@ -1,6 +1,7 @@
 package revoke
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -34,51 +35,58 @@ func MustStaple(cert *x509.Certificate) bool {
 // that they are stapled to. Run does the work; handshakes wait for nothing.
 type Stapler struct {
 	cache *Fetcher
-	say   func(text string)
+	say   func(urgent bool, text string)
+	wake  chan struct{}
 
-	mu   sync.Mutex
-	list map[[32]byte]*stapled
-	wake chan struct{}
+	running sync.Mutex // one round at a time
+
+	mu    sync.Mutex
+	known map[[32]byte]*Stapled // of the last Run
 }
 
-// stapled is one certificate of ours.
-type stapled struct {
-	cert, issuer *x509.Certificate
+// Stapled is one certificate of ours.
+type Stapled struct {
+	cert, issuer *x509.Certificate // issuer is nil until it is found
+	now          func() time.Time
 	answer       atomic.Pointer[Answer]
 	due          time.Time // when to ask next
 	said         string    // last, so that it is not said each time
 }
 
 // NewStapler gives one that has c fetch and tells say of trouble.
-func NewStapler(c *Fetcher, say func(text string)) *Stapler {
-	return &Stapler{cache: c, say: say, list: map[[32]byte]*stapled{}, wake: make(chan struct{}, 1)}
+func NewStapler(c *Fetcher, say func(urgent bool, text string)) *Stapler {
+	return &Stapler{cache: c, say: say, wake: make(chan struct{}, 1)}
 }
 
-// Add has answers about cert kept ready. The function gives the current one in
-// DER, nil while there is none; it is nil itself where cert has no responder, which
-// is normal.
-func (s *Stapler) Add(cert, issuer *x509.Certificate) func() []byte {
+// Of gives what is to be handed to Run: of a certificate that Run works on already
+// the same again, with its answer, so that a reload takes none away; of another one
+// with what is kept of it. It is nil where cert has no responder, which is normal.
+// An issuer that is nil is fetched.
+func (s *Stapler) Of(cert, issuer *x509.Certificate) *Stapled {
 	if len(places(cert.OCSPServer)) == 0 {
 		return nil
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	key := sha256.Sum256(cert.Raw)
-	c := s.list[key]
-	if c == nil {
-		c = &stapled{cert: cert, issuer: issuer}
-		s.list[key] = c
+	old := s.known[sha256.Sum256(cert.Raw)]
+	s.mu.Unlock()
+	if old != nil {
+		return old
 	}
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	c := &Stapled{cert: cert, issuer: issuer, now: s.cache.now}
+	if issuer != nil {
+		if a := s.cache.recall(cert, issuer); a != nil && !a.Revoked {
+			c.answer.Store(a)
+		}
 	}
-	return func() []byte { return c.at(s.cache.now()) }
+	return c
 }
+
+// Staple is the answer in DER, nil while there is none.
+func (c *Stapled) Staple() []byte { return c.at(c.now()) }
 
 // at is what may be stapled at now: strictly within its time, since clients have
 // clocks of their own.
-func (c *stapled) at(now time.Time) []byte {
+func (c *Stapled) at(now time.Time) []byte {
 	a := c.answer.Load()
 	if a == nil || now.Before(a.This.Add(-skew)) || !now.Before(a.Next) {
 		return nil
@@ -93,12 +101,21 @@ const look = 20 * time.Second
 // atOnce is how many certificates are asked about at one time.
 const atOnce = 8
 
-// Run asks until ctx ends.
-func (s *Stapler) Run(ctx context.Context) {
+// Run keeps the answers of own ready until ctx ends. It takes the place of a Run
+// before it.
+func (s *Stapler) Run(ctx context.Context, own []*Stapled) {
+	known := map[[32]byte]*Stapled{}
+	for _, c := range own {
+		known[sha256.Sum256(c.cert.Raw)] = c
+	}
+	s.mu.Lock()
+	s.known = known
+	s.mu.Unlock()
+	own = slices.Compact(slices.SortedFunc(slices.Values(own), func(a, b *Stapled) int { return bytes.Compare(a.cert.Raw, b.cert.Raw) }))
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	for {
-		s.round(ctx)
+		s.round(ctx, own)
 		select {
 		case <-ctx.Done():
 			return
@@ -108,16 +125,16 @@ func (s *Stapler) Run(ctx context.Context) {
 	}
 }
 
-func (s *Stapler) round(ctx context.Context) {
+func (s *Stapler) round(ctx context.Context, own []*Stapled) {
+	s.running.Lock()
+	defer s.running.Unlock()
 	now := s.cache.now()
-	s.mu.Lock()
-	var due []*stapled
-	for _, c := range s.list {
-		if c.answer.Load() == nil || c.at(now) == nil || !now.Before(c.due) {
+	var due []*Stapled
+	for _, c := range own {
+		if c.at(now) == nil || !now.Before(c.due) {
 			due = append(due, c)
 		}
 	}
-	s.mu.Unlock()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	places := make(chan struct{}, atOnce)
@@ -135,27 +152,27 @@ func (s *Stapler) round(ctx context.Context) {
 }
 
 // renew takes what the cache has, which fetches what is past half of its time.
-func (s *Stapler) renew(ctx context.Context, c *stapled) {
-	a, err := s.cache.OCSP(ctx, c.cert, c.issuer)
+func (s *Stapler) renew(ctx context.Context, c *Stapled) {
+	a, err := s.ask(ctx, c)
 	now := s.cache.now()
 	name := fmt.Sprintf("our certificate of %.120q (serial %x)", c.cert.Subject.String(), c.cert.SerialNumber)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		what := "is served without a stapled answer"
+		what, urgent := "is served without a stapled answer", false
 		if c.at(now) != nil {
 			what = "is served with the stapled answer of before"
 		} else if MustStaple(c.cert) {
-			what = "ASKS FOR A STAPLED ANSWER AND HAS NONE: clients will refuse it"
+			what, urgent = "ASKS FOR A STAPLED ANSWER AND HAS NONE: clients will refuse it", true
 		}
-		s.once(c, fmt.Sprintf("%s %s: %v", name, what, err))
+		s.once(c, urgent, fmt.Sprintf("%s %s: %v", name, what, err))
 	case a.Revoked:
 		c.answer.Store(nil)
 		c.due = now.Add(look)
-		s.once(c, fmt.Sprintf("%s WAS REVOKED on %s (%s): clients that ask will refuse it; replace it", name, stamp(a.At), a.Reason))
+		s.once(c, true, fmt.Sprintf("%s WAS REVOKED on %s (%s): clients that ask will refuse it; replace it", name, stamp(a.At), a.Reason))
 	default:
 		if c.at(now) == nil && c.said != "" {
-			s.once(c, name+" has a stapled answer again")
+			s.once(c, false, name+" has a stapled answer again")
 		}
 		c.answer.Store(a)
 		c.said = ""
@@ -163,10 +180,21 @@ func (s *Stapler) renew(ctx context.Context, c *stapled) {
 	}
 }
 
-func (s *Stapler) once(c *stapled, text string) {
+func (s *Stapler) ask(ctx context.Context, c *Stapled) (*Answer, error) {
+	if c.issuer == nil {
+		list, err := s.cache.Issuers(ctx, c.cert)
+		if err != nil {
+			return nil, fmt.Errorf("the certificate of its issuer has to stand behind it in its file: %w", err)
+		}
+		c.issuer = list[0]
+	}
+	return s.cache.OCSP(ctx, c.cert, c.issuer)
+}
+
+func (s *Stapler) once(c *Stapled, urgent bool, text string) {
 	if c.said != text {
 		c.said = text
-		s.say(text)
+		s.say(urgent, text)
 	}
 }
 

@@ -20,21 +20,21 @@ type stapling struct {
 	said   *said
 	stop   func()
 	staple func() []byte
-	add    func() func() []byte
+	add    func()
 }
 
 func staple(t *testing.T, s *site, srv *server, clock *clock, dir string) *stapling {
 	t.Helper()
 	st := &stapling{site: s, srv: srv, clock: clock, said: new(said)}
 	cache := newCache(t, clock, dir, st.said)
-	stapler := revoke.NewStapler(cache.Fetcher("own", http.DefaultClient), st.said.add)
+	stapler := revoke.NewStapler(cache.Fetcher("own", http.DefaultClient), func(_ bool, text string) { st.said.add(text) })
+	own := stapler.Of(s.leaf.Cert, s.inter.Cert)
+	st.staple, st.add = own.Staple, stapler.Wake
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { stapler.Run(ctx); close(done) }()
+	go func() { stapler.Run(ctx, []*revoke.Stapled{own}); close(done) }()
 	st.stop = func() { cancel(); <-done; cache.Close() }
 	t.Cleanup(st.stop)
-	st.add = func() func() []byte { return stapler.Add(s.leaf.Cert, s.inter.Cert) }
-	st.staple = st.add()
 	return st
 }
 
@@ -129,18 +129,48 @@ func TestStaplerCries(t *testing.T) {
 	}
 }
 
-// A certificate that names no responder is normal.
-func TestNoResponder(t *testing.T) {
+// A certificate that names no responder is normal; an issuer that is not there is
+// fetched; a reload takes no answer away, and drops what is not ours any more.
+func TestStaplerReload(t *testing.T) {
 	s := newSite(t)
-	clock := new(clock)
-	clock.set(now)
-	st := staple(t, s, newServer(t, down), clock, "")
-	if st.staple != nil {
+	c := new(clock)
+	c.set(now)
+	said := new(said)
+	f := newCache(t, c, "", said).Fetcher("own", http.DefaultClient)
+	stapler := revoke.NewStapler(f, func(_ bool, text string) { said.add(text) })
+	if stapler.Of(s.leaf.Cert, s.inter.Cert) != nil {
 		t.Error("there is one to ask")
 	}
-	st.stop()
-	if len(st.said.list) > 0 {
-		t.Error(st.said.list)
+	srv := newServer(t, nil)
+	srv.set(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/issuer" {
+			w.Write(s.inter.Cert.Raw)
+		} else {
+			w.Write(s.good())
+		}
+	})
+	s.at(ca.OCSPAt(srv.URL+"/ocsp"), ca.AIAAt(srv.URL+"/issuer"))
+	run := func(own ...*revoke.Stapled) (stop func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { stapler.Run(ctx, own); close(done) }()
+		return func() { cancel(); <-done }
+	}
+	first := stapler.Of(s.leaf.Cert, nil)
+	stop := run(first)
+	until(t, "staple", func() bool { return first.Staple() != nil })
+	srv.set(down)
+	second := stapler.Of(s.leaf.Cert, nil)
+	if second != first || second.Staple() == nil {
+		t.Error("a reload takes the answer away")
+	}
+	stop()
+	run()() // without it
+	if stapler.Of(s.leaf.Cert, s.inter.Cert) == first {
+		t.Error("what is not ours any more is kept")
+	}
+	if len(said.list) > 0 {
+		t.Error(said.list)
 	}
 }
 

@@ -95,10 +95,16 @@ func refuse(c flow.Conn, f *flow.Flow, alert wire.Alert) {
 	c.Write(wire.AlertRecord(f.Hello.RecordVersion(), alert))
 }
 
-// certificates keeps what crypto/tls wants of each credential.
+// certificates keeps what crypto/tls wants of each credential: one a leaf, since with
+// another staple comes another credential.
 type certificates struct {
-	known sync.Map // *credential.Credential to *tls.Certificate
+	known sync.Map // the leaf's *x509.Certificate to certificate
 	count atomic.Int64
+}
+
+type certificate struct {
+	of  *credential.Credential
+	tls *tls.Certificate
 }
 
 // maxCertificates bounds what is kept of credentials that were replaced meanwhile.
@@ -109,8 +115,8 @@ func (k *certificates) get(ctx context.Context, from credential.Source, r *crede
 	if err != nil {
 		return nil, flow.Fail(flow.NoCredential, "choosing our certificate: %w", err)
 	}
-	if known, ok := k.known.Load(c); ok {
-		return known.(*tls.Certificate), nil
+	if known, ok := k.known.Load(c.Chain[0]); ok && known.(certificate).of == c {
+		return known.(certificate).tls, nil
 	}
 	t := &tls.Certificate{PrivateKey: c.Key, Leaf: c.Chain[0], OCSPStaple: c.Staple, SignedCertificateTimestamps: c.SCTs}
 	for _, cert := range c.Chain {
@@ -120,7 +126,7 @@ func (k *certificates) get(ctx context.Context, from credential.Source, r *crede
 		k.known.Clear()
 		k.count.Store(1)
 	}
-	k.known.Store(c, t)
+	k.known.Store(c.Chain[0], certificate{c, t})
 	return t, nil
 }
 
