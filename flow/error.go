@@ -43,7 +43,12 @@ type Error struct {
 	Reason Reason
 	Fault  Fault
 	Err    error
+	Alerts Alerts
 }
+
+// Alerts are the numbers of TLS alerts that a flow ended with, where they are known;
+// 0, which is no error, is none. What crypto/tls sends during a handshake is not.
+type Alerts struct{ Received, Sent uint8 }
 
 func (e *Error) Error() string {
 	if e.Err == nil {

@@ -35,6 +35,7 @@ type Flow struct {
 	Sent     [2]int64  // relay; payload bytes by Direction
 	TooLarge [2]int64  // relay; datagrams lost since the other end could not carry them whole
 	Discards [2]int64  // relay; records that a layer threw away, by the Direction that they would have gone
+	Progress *Progress // accept; the engine's, shared with who watches
 }
 
 // Origin is where a flow came from.

@@ -103,6 +103,7 @@ const (
 	LingerTimeout Reason = "linger_timeout"
 	TotalTimeout  Reason = "total_timeout"
 	Drained       Reason = "drained"
+	Killed        Reason = "killed"
 
 	// Ours.
 	NoCredential Reason = "no_credential"
@@ -200,6 +201,7 @@ var reasons = map[Reason]struct {
 	IdleTimeout:   {FaultNone, alertNone, "nothing moved for timeouts.idle"},
 	LingerTimeout: {FaultNone, alertNone, "one end had finished and nothing moved for timeouts.linger"},
 	TotalTimeout:  {FaultNone, alertNone, "the flow lived for timeouts.total"},
+	Killed:        {FaultNone, alertNone, "the operator ended it: sallyport kill"},
 	Drained:       {FaultNone, alertNone, "the process ended, and timeouts.drain had passed"},
 
 	NoCredential: {FaultOurs, alertInternalError, "we have no certificate or key for this handshake"},

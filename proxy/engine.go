@@ -82,6 +82,9 @@ type life struct {
 	young  [2]*list.Element // among the handshakes of its listener, and of all
 
 	stranger bool // the client had proved nothing when the flow began
+
+	id       uint64
+	progress flow.Progress
 }
 
 func (l *life) hide() {
@@ -219,6 +222,7 @@ func (e *Engine) Serve(ctx context.Context, a flow.Acceptor, listener *atomic.Po
 		}
 		f.ID = e.ids.Add(1)
 		f.Origin.Listener = l.Name // which a reload may have changed since the socket was bound
+		lf.id = f.ID
 		if !e.begin(ctx, l, lf, f, c) {
 			e.leave(lf)
 			e.release(lf)
@@ -233,6 +237,11 @@ func (e *Engine) Serve(ctx context.Context, a flow.Acceptor, listener *atomic.Po
 func (e *Engine) acquire(ctx context.Context) bool {
 	if e.slots == nil {
 		return ctx.Err() == nil
+	}
+	select {
+	case e.slots <- struct{}{}:
+		return true
+	default:
 	}
 	select {
 	case e.slots <- struct{}{}:
@@ -284,6 +293,7 @@ func (e *Engine) begin(ctx context.Context, l *Listener, lf *life, f *flow.Flow,
 	// The flow outlives the context of the listener: Drain decides when it ends.
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	lf.cancel = cancel
+	f.Progress = &lf.progress
 
 	e.mu.Lock()
 	if e.draining {
@@ -390,6 +400,25 @@ func (e *Engine) killAll() {
 	for _, lf := range all {
 		lf.kill(errDrained)
 	}
+}
+
+var errKilled = flow.Fail(flow.Killed, "%s", flow.Killed.Meaning())
+
+// Kill ends the flow of that ID at once, and says whether there was one.
+func (e *Engine) Kill(id uint64) bool {
+	e.mu.Lock()
+	var found *life
+	for lf := range e.live {
+		if lf.id == id {
+			found = lf
+			break
+		}
+	}
+	e.mu.Unlock()
+	if found != nil {
+		found.kill(errKilled)
+	}
+	return found != nil
 }
 
 // safely turns a panic into an error with its stack, so that a fault of ours

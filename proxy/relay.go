@@ -31,9 +31,8 @@ const unitSize = 64 << 10
 // relay is the state of one flow's relay.
 type relay struct {
 	f      *flow.Flow
-	done   func(error)  // told of the end, once
-	ends   [2]flow.Conn // by Direction: where its bytes come from
-	sent   [2]atomic.Int64
+	done   func(error)     // told of the end, once
+	ends   [2]flow.Conn    // by Direction: where its bytes come from
 	lost   [2]atomic.Int64 // datagrams too large for the other end
 	ended  atomic.Int32    // directions that have ended properly
 	told   [2]atomic.Bool  // ends that have been told of the other's proper end
@@ -68,6 +67,9 @@ func (Relay) Relay(ctx context.Context, f *flow.Flow, client flow.Conn, open flo
 // relayed relays, and calls done when that is over: which may be long after it
 // has returned, since a flow that rests has no goroutine.
 func relayed(f *flow.Flow, client, server flow.Conn, done func(error)) {
+	if f.Progress == nil {
+		f.Progress = new(flow.Progress)
+	}
 	r := &relay{f: f, done: done, ends: [2]flow.Conn{flow.Up: client, flow.Down: server}, start: time.Now()}
 	r.watch()
 	go r.pump(flow.Up)
@@ -82,8 +84,8 @@ func (r *relay) finish() error {
 	}
 	cause, whole, broke := r.cause, r.whole, r.broke
 	r.mu.Unlock()
-	for d := range r.sent {
-		r.f.Sent[d], r.f.TooLarge[d] = r.sent[d].Load(), r.lost[d].Load()
+	for d := range r.lost {
+		r.f.Sent[d], r.f.TooLarge[d] = r.f.Progress.Bytes(flow.Direction(d)), r.lost[d].Load()
 		if c, ok := r.ends[d].(flow.Discarder); ok {
 			r.f.Discards[d] = c.Discarded()
 		}
@@ -246,7 +248,7 @@ func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 		return unit[:]
 	}
 	for {
-		if in, out := bareOf(src), bareOf(dst); in != nil && out != nil && r.sent[d].Load() >= spliceFrom {
+		if in, out := bareOf(src), bareOf(dst); in != nil && out != nil && r.f.Progress.Bytes(d) >= spliceFrom {
 			err := Splice(out, in, func(n int) { r.count(d, n) })
 			if errors.Is(err, os.ErrDeadlineExceeded) && r.interrupts(d) {
 				return d, errRest
@@ -309,7 +311,7 @@ func (r *relay) hear(d flow.Direction) {
 }
 
 func (r *relay) count(d flow.Direction, n int) {
-	r.sent[d].Add(int64(n))
+	r.f.Progress.Moved(d, int64(n))
 	r.touch()
 }
 

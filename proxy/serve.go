@@ -28,6 +28,7 @@ func (e *Engine) serve(ctx context.Context, l *Listener, lf *life, f *flow.Flow,
 		server.close()
 		return err
 	}
+	f.Progress.Reach(flow.StageRelay)
 	over := func(err error) {
 		end(safely(func() error { return part(client, bare, server, err) }))
 	}
@@ -62,10 +63,12 @@ func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.F
 	if len(l.Preamble) > 0 && e.enterClient(l, lf, f) != "" {
 		return nil, refuse(bare, f, flow.StagePreamble, flow.Fail(flow.ClientLimited, "%s has as much as limits allows one client", f.Client().Addr()))
 	}
+	f.Progress.Reach(flow.StagePeek)
 	client, err = peek(l, f, client)
 	if err != nil {
 		return nil, refuse(bare, f, flow.StagePeek, err)
 	}
+	f.Progress.Reach(flow.StageDecide)
 	d := l.Decider.Decide(f)
 	f.Decision, server.d = d, d
 	lf.setDrain(d.Timeouts.Drain)
@@ -144,6 +147,7 @@ type side struct {
 // open dials and wraps the server's side.
 func (s *side) open(ctx context.Context) error {
 	s.stage = flow.StageDial
+	s.f.Progress.Reach(s.stage)
 	bare, err := s.d.Upstream.Dial(ctx, s.f)
 	if err != nil {
 		return at(s.stage, err, flow.DialFailed)
@@ -175,6 +179,9 @@ func (s *side) close() {
 }
 
 func wrap(ctx context.Context, f *flow.Flow, c flow.Conn, layers []flow.Layer, stage flow.Stage) (flow.Conn, error) {
+	if len(layers) > 0 {
+		f.Progress.Reach(stage)
+	}
 	for _, layer := range layers {
 		err := safely(func() error {
 			over, err := layer.Wrap(ctx, f, c)
@@ -208,6 +215,7 @@ func refuse(c flow.Conn, f *flow.Flow, stage flow.Stage, err error) *flow.Error 
 		say(c, []byte(plainHTTP))
 	case ok && (f.Hello != nil || stage == flow.StagePeek && c.Transport() == flow.Stream):
 		say(c, wire.AlertRecord(f.Hello.RecordVersion(), wire.Alert(alert)))
+		e.Alerts.Sent = alert
 	case f.Hello == nil && e.Stage >= flow.StageDial:
 		// A plain client must not take our failure for the server's proper end.
 		flow.Abort(c)

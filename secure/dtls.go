@@ -52,8 +52,7 @@ func (s *dtlsServer) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.
 	start := time.Now()
 	protos, err := s.admit(f)
 	if err != nil {
-		alert, _ := err.Reason.Alert()
-		refuse(c, f, wire.Alert(alert))
+		refuse(c, f, err)
 		return nil, err
 	}
 	h := &dtlsHandshake{handshake: handshake{flow: f, role: &inbound}}

@@ -324,7 +324,7 @@ func without(p []byte, message byte) []byte {
 func TestDTLSAlertInHandshake(t *testing.T) {
 	s := newSite(t)
 	l := listenDTLS(t, layerFunc(func(_ context.Context, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
-		refuse(c, f, 40)
+		refuse(c, f, flow.Fail(flow.NoSharedCipher, "no"))
 		return nil, flow.Fail(flow.NoRoute, "no")
 	}))
 	client := dialDTLS(t, l.at(), NewDTLSClient(s.client))

@@ -107,9 +107,14 @@ var serverTexts = []told{
 func (r *role) alertError(a wire.Alert) error {
 	switch a {
 	case 42, 43, 44, 45, 46, 48, 49, 113, 116:
-		return flow.Fail(r.leaf, "the %s refused our certificate: alert %d, %s", r.peer, uint8(a), a)
+		return received(a, flow.Fail(r.leaf, "the %s refused our certificate: alert %d, %s", r.peer, uint8(a), a))
 	}
-	return flow.Fail(r.alert, "the %s ended TLS by alert %d, %s", r.peer, uint8(a), a)
+	return received(a, flow.Fail(r.alert, "the %s ended TLS by alert %d, %s", r.peer, uint8(a), a))
+}
+
+func received(a wire.Alert, e *flow.Error) *flow.Error {
+	e.Alerts.Received = uint8(a)
+	return e
 }
 
 // relayError says what an error after the handshake means; the system's errors

@@ -41,7 +41,7 @@ func (h *handshake) run(t *tls.Conn, u *under, timeout time.Duration) error {
 	if err := t.Handshake(); err != nil {
 		// All that TLS 1.2 has to say so (RFC 5246, section 7.4.6).
 		if a, ok := remoteAlert(err); ok && a == handshakeFailure && h.asked {
-			return flow.Fail(flow.ServerRejectedCert, "the server asks for a certificate of ours, and there is no to.cert: alert %d, %s", uint8(a), a)
+			return received(a, flow.Fail(flow.ServerRejectedCert, "the server asks for a certificate of ours, and there is no to.cert: alert %d, %s", uint8(a), a))
 		}
 		return h.role.handshakeError(err, u)
 	}
@@ -87,12 +87,14 @@ func presented(role verify.Role, f *flow.Flow, cs tls.ConnectionState, now time.
 }
 
 // refuse sends an alert in clear, before crypto/tls has begun.
-func refuse(c flow.Conn, f *flow.Flow, alert wire.Alert) {
-	if alert == 0 || f.Hello == nil {
+func refuse(c flow.Conn, f *flow.Flow, e *flow.Error) {
+	alert, ok := e.Reason.Alert()
+	if !ok || f.Hello == nil {
 		return
 	}
 	c.SetWriteDeadline(time.Now().Add(time.Second))
-	c.Write(wire.AlertRecord(f.Hello.RecordVersion(), alert))
+	c.Write(wire.AlertRecord(f.Hello.RecordVersion(), wire.Alert(alert)))
+	e.Alerts.Sent = alert
 }
 
 // certificates keeps what crypto/tls wants of each credential: one a leaf, since with

@@ -60,8 +60,7 @@ func (s *server) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.Conn
 	start := time.Now()
 	protos, err := s.admit(f)
 	if err != nil {
-		alert, _ := err.Reason.Alert()
-		refuse(c, f, wire.Alert(alert))
+		refuse(c, f, err)
 		return nil, err
 	}
 	s.renewTicketKeys()
