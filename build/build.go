@@ -52,6 +52,7 @@ type Program struct {
 	Warnings  []string
 	Logs      []io.Closer // key logs, to close at the end
 	Lasting   *Lasting
+	Expiries  []credential.Expiry // of our own certificates, the next one first
 
 	// Work goes on while the program runs: each ends when its context does.
 	Work []func(context.Context)
@@ -178,6 +179,7 @@ func New(f *config.File, o Options) (*Program, error) {
 	b.startLists()
 	b.startStapler()
 	b.program.Work = append(b.program.Work, b.program.servers.Work()...)
+	b.program.Expiries = b.expiries()
 	return b.program, nil
 }
 

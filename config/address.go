@@ -72,6 +72,9 @@ func parseAddress(text, end string) (Address, error) {
 	if end == "server" {
 		end = "to"
 	}
+	if end == "admin" || end == "metrics" {
+		return parseWindow(text, end)
+	}
 	carrier, where, ok := strings.Cut(text, "://")
 	switch {
 	case ok:

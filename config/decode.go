@@ -178,6 +178,8 @@ func (d *decoder) text(n *node, f *field, v reflect.Value) (err error) {
 		var bits int
 		bits, err = parseBits(n.text, 128)
 		*p = Bits6(bits)
+	case *Part:
+		*p, err = parseShare(n.text)
 	case *Name:
 		*p, err = parseName(n.text)
 	case *netip.Prefix:

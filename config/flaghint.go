@@ -12,7 +12,7 @@ var strange = map[string]string{
 	"from":        "FROM stands without a flag: sallyport proxy FROM TO",
 	"to":          "TO stands without a flag: sallyport proxy FROM TO",
 	"to-addr":     "TO stands without a flag: sallyport proxy FROM TO",
-	"status":      "did you mean --metrics? It " + notBuilt,
+	"status":      "did you mean --metrics?",
 	"k":           "did you mean --unsafe-no-verify?",
 	"insecure":    "did you mean --unsafe-no-verify?",
 	"servername":  "did you mean --to-sni?",

@@ -21,7 +21,7 @@ var samples = map[string][]string{
 	"NAME": {"a.example"}, "URI": {"spiffe://corp/ops/*"}, "CIDR": {"10.0.0.0/8", "::1"},
 	"TEXT": {"some text, with: a comma"}, "ADDR": {"unix:/run/agent.sock"}, "EXPR": {`any(dns, like(#, "*.a.example"))`}, "on|off": {"on"}, "DURATION": {"90s"}, "VERSION": {"1.2"},
 	"PROTOCOLS|mirror": {"h2", "http/1.1"}, "DURATION|@FILE": {"@offset"}, "all": {"all"},
-	"allow.ip_san": {"10.0.0.0/8"}, "BYTES": {"576"}, "to.psk_identity": {"dev 1"}, "action": {"terminate"}, "proxy_protocol": {"require"}, "name": {"edge"}, "tls.min": {"1.0"},
+	"allow.ip_san": {"10.0.0.0/8"}, "BYTES": {"576"}, "SHARE": {"0.25"}, "admin": {"unix:/run/a.sock"}, "metrics": {"tcp://127.0.0.1:9100"}, "to.psk_identity": {"dev 1"}, "action": {"terminate"}, "proxy_protocol": {"require"}, "name": {"edge"}, "tls.min": {"1.0"},
 }
 
 func sample(k config.Key) []string {
@@ -242,9 +242,9 @@ func TestUnknownFlag(t *testing.T) {
 	for flag, want := range map[string]string{
 		"--cacert": "--client-ca", "--ca": "--to-ca", "--CAfile": "--to-ca", "--listen": "FROM", "--target": "TO", "--status": "--metrics",
 		"-k": "--unsafe-no-verify", "--insecure": "--unsafe-no-verify", "--servername=x": "--to-sni", "--client-cert": "--to-cert",
-		"--certt": "did you mean --cert?", "--acme-email": "not built", "--mint-cert": "not built", "--metrics": "not built",
+		"--certt": "did you mean --cert?", "--acme-email": "not built", "--mint-cert": "not built",
 		"--limits-memory": "only in a file", "--to-source": "not built", "--users": "not built", "--match-sni": "only in a file",
-		"--include": "only in a file", "--to_tls_min": "--to-tls-min", "--print-confg": "--print-config", "--log-sample": "not built",
+		"--include": "only in a file", "--to_tls_min": "--to-tls-min", "--print-confg": "--print-config",
 	} {
 		if got := config.UnknownFlag(flag); !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", flag, got, want)

@@ -149,10 +149,15 @@ func dump(b *strings.Builder, path string, v reflect.Value) {
 		if x == defaultProcess {
 			return
 		}
-	case config.Address:
-		if x != (config.Address{}) || !strings.HasSuffix(path, "spiffe") {
-			fmt.Fprintf(b, "%s: %s\n", path, x)
+	case config.Part:
+		if x == 1 {
+			return
 		}
+	case config.Address:
+		if x == (config.Address{}) && (!strings.HasPrefix(path, "listeners") || strings.HasSuffix(path, "spiffe")) {
+			return
+		}
+		fmt.Fprintf(b, "%s: %s\n", path, x)
 		return
 	case config.Name:
 		fmt.Fprintf(b, "%s: %q\n", path, x.Text)

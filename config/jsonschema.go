@@ -69,7 +69,7 @@ func (w *schemaWriter) property(f *field) map[string]any {
 		out[k] = v
 	}
 	switch {
-	case f.typ == reflect.TypeFor[MTU](), f.typ == reflect.TypeFor[Number]():
+	case f.typ == reflect.TypeFor[MTU](), f.typ == reflect.TypeFor[Number](), f.typ == reflect.TypeFor[Part]():
 		out["default"] = json.Number(f.def)
 	case f.def != "":
 		out["default"] = f.def
@@ -118,6 +118,8 @@ func (w *schemaWriter) leaf(f *field) map[string]any {
 		return anyOf(map[string]any{"type": "integer", "minimum": 1, "maximum": 32}, text(`^/?[0-9]+$`))
 	case Bits6:
 		return anyOf(map[string]any{"type": "integer", "minimum": 1, "maximum": 128}, text(`^/?[0-9]+$`))
+	case Part:
+		return map[string]any{"type": "number", "minimum": 0, "maximum": 1}
 	case MTU:
 		return map[string]any{"type": "integer", "minimum": leastMTU, "maximum": mostMTU}
 	case Number:
@@ -129,6 +131,9 @@ func (w *schemaWriter) leaf(f *field) map[string]any {
 		}
 		if f.as == "workload" {
 			return text(`^tcp://.+|^unix:.+`)
+		}
+		if f.as == "admin" || f.as == "metrics" {
+			return anyOf(text(`^tcp://.+|^unix:.+|^(off|none|false)$`), map[string]any{"const": false})
 		}
 		if f.as == "to" || f.as == "server" {
 			return text(`^(tcp|tls|udp|dtls)://.+|^unix:.+`)

@@ -131,6 +131,8 @@ func (f *field) kind() string {
 		return "BYTES"
 	case Number:
 		return "NUMBER"
+	case Part:
+		return "SHARE"
 	case Address:
 		return "ADDR"
 	case netip.Prefix:

@@ -67,6 +67,7 @@ func fileError(path string, err error) error {
 
 func parse(filename string, src []byte, over *node, o Options) (*File, error) {
 	l := newLoader(o)
+	l.run = true
 	l.source(filename, src)
 	top := readYAML(filename, src, l.report)
 	if err := l.err(); err != nil {
@@ -93,6 +94,7 @@ const shortest = `  listeners:
 type loader struct {
 	decoder
 	env  func(string) string
+	run  bool // a file is read, and not the flags of one listener
 	seen func(string)
 	file *File
 }

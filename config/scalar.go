@@ -145,6 +145,14 @@ func parseBits(text string, most int) (int, error) {
 	return n, nil
 }
 
+func parseShare(text string) (Part, error) {
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(n >= 0 && n <= 1) {
+		return 0, complain("1 is all, 0.1 each tenth, 0 none", "`%s` is no share: a number from 0 to 1", printable(text))
+	}
+	return Part(n), nil
+}
+
 // ParseDuration reads Go's durations, with d for days, and a bare 0.
 func ParseDuration(text string) (time.Duration, error) {
 	bad := func() error {

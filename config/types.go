@@ -14,6 +14,8 @@ import (
 // and the JSON Schema; main marks the key that a scalar short form sets; as
 // says what a text is beyond its Go type: a file, a pin, an end's address.
 type File struct {
+	Admin     Address       `key:"admin" doc:"unix socket for sallyport status, flows, kill, reload and the like, mode 0600 (default of run: $RUNTIME_DIRECTORY/admin.sock)" as:"admin"`
+	Metrics   Address       `key:"metrics" doc:"where to serve /metrics for Prometheus, /healthz and /readyz, in clear: tcp://127.0.0.1:9100, unix:PATH (default: nowhere)" as:"metrics"`
 	Log       Log           `key:"log" doc:"how and what to log, to standard error"`
 	Resolver  Resolver      `key:"resolver" doc:"which DNS resolver is asked (default: the system's)"`
 	Limits    ProcessLimits `key:"limits" doc:"what the process may take; only in a file"`
@@ -29,6 +31,7 @@ type File struct {
 type Log struct {
 	Format LogFormat `key:"format" doc:"text or json" default:"text"`
 	Level  LogLevel  `key:"level" doc:"debug, info, warn or error" default:"info"`
+	Sample Part      `key:"sample" doc:"the share of connections that ended well which have a record, from 0 to 1; all others always have one" default:"1.0"`
 }
 
 // Resolver says where names are looked up.
@@ -73,6 +76,7 @@ type (
 // Process holds the unsafe switches that stand at the top of the file.
 type Process struct {
 	NoSandbox   Switch      `key:"no_sandbox" doc:"keep the privileges of the start, all files and all system calls once listening" default:"off"`
+	AdminTCP    Switch      `key:"admin_tcp" doc:"let admin be a TCP address: whoever reaches it controls the process" default:"off"`
 	ClockOffset ClockOffset `key:"clock_offset" doc:"shift the clock by a duration, or by what @FILE says, read again each second"`
 }
 
@@ -265,6 +269,9 @@ type DANE string
 
 // CT says what becomes of a certificate that is in too few logs.
 type CT string
+
+// Part is one of a whole, from 0 to 1.
+type Part float64
 
 // MTU is a number of bytes.
 type MTU uint16

@@ -35,6 +35,7 @@ func (l *loader) process(top *node) {
 	if f.Unsafe.NoSandbox {
 		l.warn(top.find("unsafe.no_sandbox").pos, "unsafe.no_sandbox: whoever breaks into this process has its privileges, and all files and system calls of its user")
 	}
+	l.windows(top)
 	if off := f.Unsafe.ClockOffset; off != (ClockOffset{}) {
 		by := off.By.String()
 		if off.File != "" {

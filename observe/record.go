@@ -4,26 +4,34 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"io"
 	"log/slog"
+	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sallyport/flow"
 	"sallyport/wire"
 )
 
-// NewLogger writes to w as format, text or json, says, what level takes then.
-func NewLogger(w io.Writer, format string, level slog.Leveler) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
-	}
-	return slog.New(slog.NewTextHandler(w, o))
+// Records is the [flow.Observer] that writes one record at each flow's end.
+type Records struct {
+	Log *slog.Logger
+
+	dropped atomic.Uint64 // of each 2^64 flows that ended well, how many go without a record
 }
 
-// Records is the [flow.Observer] that writes one record at each flow's end.
-type Records struct{ Log *slog.Logger }
+// Sample has the share of flows that ended well have a record, from none at 0 to all
+// at 1. Those that failed, or were ended by a limit, have one always.
+func (r *Records) Sample(share float64) {
+	r.dropped.Store(uint64(min(max(1-share, 0), 1) * (1<<64 - 1<<11))) // the largest below 2^64 that a float64 is
+}
+
+// spread makes numbers that follow each other lie evenly over all that there are
+// (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+const spread = 0x9e3779b97f4a7c15
+
+func (r *Records) sampled(f *flow.Flow) bool { return f.ID*spread >= r.dropped.Load() }
 
 // Begin implements [flow.Observer].
 func (r *Records) Begin(f *flow.Flow) {
@@ -38,6 +46,9 @@ func (r *Records) End(f *flow.Flow, e *flow.Error) {
 	level := slog.LevelInfo
 	switch {
 	case e == nil:
+		if !r.sampled(f) {
+			return
+		}
 	case e.Fault == flow.FaultServer:
 		level = slog.LevelWarn
 	case e.Fault == flow.FaultOurs:
@@ -119,8 +130,12 @@ func record(f *flow.Flow, e *flow.Error) []slog.Attr {
 }
 
 func clientName(f *flow.Flow) string {
-	if c := f.Client(); c.IsValid() {
-		return c.String()
+	return addrName(f.Client())
+}
+
+func addrName(a netip.AddrPort) string {
+	if a.IsValid() {
+		return a.String()
 	}
 	return "unix"
 }

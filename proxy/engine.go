@@ -241,11 +241,6 @@ func (e *Engine) acquire(ctx context.Context) bool {
 	select {
 	case e.slots <- struct{}{}:
 		return true
-	default:
-	}
-	select {
-	case e.slots <- struct{}{}:
-		return true
 	case <-ctx.Done():
 		return false
 	}

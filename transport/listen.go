@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"syscall"
 )
@@ -18,7 +19,7 @@ func Listen(ctx context.Context, listener string, w Where) (*Acceptor, error) {
 	case w.Systemd != "":
 		s, err = listenSystemd(w.Systemd)
 	case w.Unix != "":
-		s, err = listenUnix(ctx, w.Unix)
+		s, err = listenUnix(ctx, w.Unix, 0o777)
 	default:
 		s, err = listenTCP(ctx, w)
 	}
@@ -27,6 +28,30 @@ func Listen(ctx context.Context, listener string, w Where) (*Acceptor, error) {
 	}
 	return newAcceptor(listener, s), nil
 }
+
+// Private is the mode of a socket that only its owner may connect to.
+const Private fs.FileMode = 0o600
+
+// Window binds w, a host and port or a unix socket of that mode, for what is no flow:
+// who looks at the process from outside.
+func Window(ctx context.Context, w Where, mode fs.FileMode) (net.Listener, error) {
+	bind := func() (*source, error) { return listenTCP(ctx, w) }
+	if w.Unix != "" {
+		bind = func() (*source, error) { return listenUnix(ctx, w.Unix, mode) }
+	}
+	s, err := bind()
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", w, err)
+	}
+	return window{s.Listener, s.close}, nil
+}
+
+type window struct {
+	net.Listener
+	close func() error
+}
+
+func (w window) Close() error { return w.close() }
 
 // source is a listening socket of any kind.
 type source struct {

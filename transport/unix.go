@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,15 @@ func unixSource(l *net.UnixListener, close func() error) *source {
 	}
 }
 
-func listenUnix(ctx context.Context, path string) (*source, error) {
-	var lc net.ListenConfig
+// listenUnix makes the socket with mode, as far as the umask lets it. The file has it
+// from its beginning: Linux takes it from the socket that is bound (unix_bind in
+// net/unix/af_unix.c).
+func listenUnix(ctx context.Context, path string, mode fs.FileMode) (*source, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = syscall.Fchmod(int(fd), uint32(mode)) })
+		return cmp.Or(err, failed)
+	}}
 	l, err := lc.Listen(ctx, "unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		if err := removeStale(ctx, path); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"sallyport/build"
 	"sallyport/config"
@@ -42,6 +43,7 @@ func (s *service) reloads(accepting context.Context, hups <-chan os.Signal) {
 func (s *service) reload(accepting context.Context, cause string) {
 	s.manager.reloading()
 	err := s.replace(accepting, cause)
+	s.metrics.Reloaded(time.Now(), err)
 	defer s.tellReady(err)
 	if err != nil {
 		// A hint stands on a line of its own where one reads it on a terminal.
@@ -93,9 +95,7 @@ func (s *service) replace(accepting context.Context, cause string) error {
 		program.Close()
 		return nil
 	}
-	ours := posture.Umask(s.umask) // a unix socket that comes later is as open as those of the start
-	change, err := program.Bind(accepting, s.program)
-	posture.Umask(ours)
+	change, panes, err := s.bind(accepting, program, file)
 	if err != nil {
 		program.Close()
 		survey.failed(s.file, file)
@@ -110,12 +110,32 @@ func (s *service) replace(accepting context.Context, cause string) error {
 	s.sayListening(change.Added)
 	s.level.Set(level(file.Log.Level))
 	s.apply(accepting, change)
+	s.installPanes(panes)
+	s.counts(file, program)
 	s.work(accepting, program)
 	// The old key logs are left to the collector: handshakes that are under way
 	// still write to them.
 	s.file, s.program = file, program
 	s.log.Info("reloaded", "cause", cause, "added", names(change.Added), "removed", names(change.Removed), "kept", names(change.Kept))
 	return nil
+}
+
+// bind binds what program and file have and s has not, or nothing. A unix socket that
+// comes later is as open as those of the start.
+func (s *service) bind(ctx context.Context, program *build.Program, file *config.File) (*build.Change, map[string]*pane, error) {
+	ours := posture.Umask(s.umask)
+	defer posture.Umask(ours)
+	change, err := program.Bind(ctx, s.program)
+	if err != nil {
+		return nil, nil, err
+	}
+	panes, err := s.bindPanes(ctx, file)
+	if err != nil {
+		for _, l := range change.Added {
+			l.Acceptor.Close()
+		}
+	}
+	return change, panes, err
 }
 
 func names(listeners []*build.Listener) string {

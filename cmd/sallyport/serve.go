@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,7 +37,10 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	}
 	s := &service{read: read, file: file, doors: map[*build.Socket]context.CancelFunc{}, broken: make(chan error, 1)}
 	s.level.Set(level(file.Log.Level))
-	s.log = observe.NewLogger(os.Stderr, string(file.Log.Format), &s.level)
+	queue := observe.NewQueue(os.Stderr, string(file.Log.Format))
+	defer queue.Close(lastLines)
+	s.log = observe.NewLogger(queue, string(file.Log.Format), &s.level)
+	s.watch(queue)
 	s.manager = supervisor{s.log}
 	if s.poller, err = transport.NewPoller(); err != nil {
 		return failure{err, exitFailed}
@@ -49,6 +53,7 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 		s.program.Close()
 		s.program.Lasting.Close()
 	}()
+	s.counts(file, s.program)
 	first.files = newFiles(s.log)
 	first.done(file)
 	s.files = first.files
@@ -72,13 +77,22 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	if err != nil {
 		return failure{err, exitFailed}
 	}
-	s.engine = &proxy.Engine{Observer: &observe.Records{Log: s.log}, Limited: func(listener string, l proxy.Limit) { s.refusals.Count(listener, string(l)) }}
+	panes, err := s.bindPanes(ctx, file)
+	if err != nil {
+		return failure{err, exitFailed}
+	}
+	s.engine = &proxy.Engine{Observer: observe.Observers{s.metrics, s.records}, Limited: func(listener string, l proxy.Limit) {
+		s.refusals.Count(listener, string(l))
+		s.metrics.Limit(listener, string(l))
+	}}
 	s.limit(file.Limits)
 	s.umask = posture.Umask(posture.Private)
 	if err := s.confine(first.needs(file)); err != nil {
 		return failure{err, exitFailed}
 	}
 	s.sayListening(change.Added)
+	s.installPanes(panes)
+	defer s.closePanes()
 	return s.attend(ctx, change, hups, ends)
 }
 
@@ -102,7 +116,11 @@ type service struct {
 	engine   *proxy.Engine
 	refusals observe.Refusals
 	poller   *transport.Poller
-	broken   chan error // the first listener's that does not accept any more
+	panes    map[string]*pane
+	metrics  *observe.Metrics
+	records  *observe.Records
+	ready    atomic.Bool // it takes new connections
+	broken   chan error  // the first listener's that does not accept any more
 
 	mu      sync.Mutex // held while listeners come and go
 	manager supervisor
@@ -122,6 +140,7 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	s.apply(accepting, change)
 	s.work(accepting, s.program)
 	s.mu.Unlock()
+	s.ready.Store(true)
 	s.serving.Go(func() { posture.TidyUp(accepting) })
 	s.serving.Go(func() { s.refusals.Say(accepting, s.log) })
 	go s.reloads(accepting, hups)
@@ -208,6 +227,7 @@ func (s *service) unbind(stop func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ending = true
+	s.ready.Store(false)
 	stop()
 	s.program.Unbind()
 }

@@ -82,6 +82,9 @@ var owners = map[string][]string{
 	"github.com/rogpeppe/go-internal":  nil,
 	"go.uber.org/goleak":               nil,
 
+	// What is seen of the process.
+	"github.com/prometheus/client_golang": {"observe"},
+
 	// What confines the process.
 	"github.com/landlock-lsm/go-landlock":       {"posture"},
 	"github.com/elastic/go-seccomp-bpf":         {"posture"},

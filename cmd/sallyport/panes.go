@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"sallyport/admin"
+	"sallyport/build"
+	"sallyport/config"
+	"sallyport/observe"
+	"sallyport/transport"
+)
+
+// Bounds at the end of the process.
+const (
+	lastLines   = time.Second // for who takes the log
+	lastAnswers = time.Second // for who looks through a pane
+)
+
+// Panes by the key of the file that names them.
+const (
+	paneMetrics = "metrics"
+	paneAdmin   = "admin"
+)
+
+// answerWithin bounds one answer of the metrics.
+const answerWithin = 30 * time.Second
+
+// pane is an address at which the process is looked at from outside.
+type pane struct {
+	addr     config.Address
+	listener net.Listener
+	server   *admin.Server
+}
+
+// watch makes what counts and records flows.
+func (s *service) watch(queue *observe.Queue) {
+	s.metrics = observe.NewMetrics(versionText(), time.Now())
+	s.metrics.Lost = queue.Lost
+	s.metrics.Datagrams = s.datagrams
+	s.records = &observe.Records{Log: s.log}
+	s.panes = map[string]*pane{}
+}
+
+// counts has what counts go by file and its program.
+func (s *service) counts(file *config.File, program *build.Program) {
+	s.records.Sample(float64(file.Log.Sample))
+	list := make([]observe.Certificate, len(program.Expiries))
+	for i, x := range program.Expiries {
+		list[i] = observe.Certificate(x)
+	}
+	s.metrics.SetCertificates(list)
+}
+
+func (s *service) datagrams() (list []observe.Datagrams) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.program.Listeners {
+		if c := l.PacketCounters(); c != nil {
+			for i, n := range c.Snapshot() {
+				list = append(list, observe.Datagrams{Listener: l.Name, Event: transport.PacketCount(i).String(), N: n})
+			}
+		}
+	}
+	return list
+}
+
+// bindPanes binds those of file that s does not have yet; one that file does not
+// name any more is nil. All or none are bound.
+func (s *service) bindPanes(ctx context.Context, file *config.File) (map[string]*pane, error) {
+	fresh := map[string]*pane{}
+	for key, addr := range map[string]config.Address{paneMetrics: file.Metrics, paneAdmin: file.Admin} {
+		old := s.panes[key]
+		switch {
+		case old != nil && old.addr == addr:
+			continue
+		case addr == config.Address{}:
+			fresh[key] = nil
+			continue
+		}
+		mode := transport.Private
+		if key == paneMetrics {
+			mode = 0o777
+		}
+		l, err := transport.Window(ctx, transport.Where{Host: addr.Host, Port: addr.Port, Unix: addr.Unix}, mode)
+		if err != nil {
+			for _, p := range fresh {
+				if p != nil {
+					p.listener.Close()
+				}
+			}
+			if old != nil && old.addr.Port == addr.Port && errors.Is(err, syscall.EADDRINUSE) {
+				err = fmt.Errorf("%s overlaps with %s, which is held until a restart", addr, old.addr)
+			}
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+		fresh[key] = &pane{addr: addr, listener: l}
+	}
+	return fresh, nil
+}
+
+// installPanes puts fresh ones in place of those that s has.
+func (s *service) installPanes(fresh map[string]*pane) {
+	for key, p := range fresh {
+		if old := s.panes[key]; old != nil {
+			go old.close() // who is being answered does not hold up a reload
+		}
+		if delete(s.panes, key); p == nil {
+			continue
+		}
+		s.panes[key] = p
+		p.server = admin.Serve(p.listener, s.handler(key), answerWithin, s.log)
+		s.log.Info(key+" answers", "addr", p.listener.Addr().String())
+	}
+}
+
+func (s *service) handler(key string) http.Handler {
+	return admin.Window(s.metrics, s.ready.Load)
+}
+
+func (s *service) closePanes() {
+	for _, p := range s.panes {
+		p.close()
+	}
+}
+
+func (p *pane) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), lastAnswers)
+	defer cancel()
+	p.server.Close(ctx)
+}
