@@ -123,6 +123,14 @@ func sizeCases() []Case {
 			i := m.root.Intermediate(tmpl(func(c *x509.Certificate) { c.ExcludedDNSDomains = hosts(4096)[1:] }))
 			m.send(i.Leaf(good, tmpl(func(c *x509.Certificate) { c.DNSNames = append([]string{"good.test"}, hosts(4000)[1:]...) })))
 		}},
+		{"IC-38", "3000 mailboxes, each of them permitted", all(invalid), nil, func(m *Made) {
+			var mails []string
+			for i := range 3000 {
+				mails = append(mails, fmt.Sprintf("m%d@good.test", i))
+			}
+			i := m.root.Intermediate(tmpl(func(c *x509.Certificate) { c.PermittedEmailAddresses = mails }))
+			m.send(i.Leaf(append([]string{"good.test"}, mails...)))
+		}},
 		{"IC-38", "forty certificates of one name", all(unknownCA), nil, func(m *Made) {
 			top := m.other.Intermediate(ca.CN("same"))
 			m.send(top.Leaf(good))
