@@ -245,8 +245,15 @@ func (l *loader) pair(s *source) (*entry, error) {
 	}
 	h.used = true
 	leaf := s.certs[n]
+	var scts [][]byte
+	if s.info != nil {
+		var err error
+		if scts, err = besideSCTs(s.name); err != nil {
+			return nil, err
+		}
+	}
 	return &entry{
-		Credential: Credential{Chain: l.order(s, n), Key: h.key},
+		Credential: Credential{Chain: l.order(s, n), Key: h.key, SCTs: scts},
 		file:       s.name,
 		kind:       kindOf(leaf),
 		expired:    l.Now.After(leaf.NotAfter),

@@ -2,6 +2,8 @@ package credential_test
 
 import (
 	"crypto/x509"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"sallyport/credential"
@@ -56,5 +58,30 @@ func TestStaple(t *testing.T) {
 	staple = nil
 	if c := get(); !c.Chain[0].Equal(wild.Cert) {
 		t.Errorf("without a staple again: %s", c.Chain[0].Subject)
+	}
+}
+
+// SCTs lie beside the certificate, and a damaged file is not passed over.
+func TestSCTs(t *testing.T) {
+	root := ca.Test(t)
+	dir := t.TempDir()
+	cert, _, err := root.Leaf([]string{"a.test"}).Write(dir, "site")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		data string
+		want int // -1 is an error
+	}{
+		{string(ca.SCTList([]byte("one"), []byte("two"))), 2},
+		{"", -1}, {"\x00", -1}, {"\x00\x00", -1}, {"\x00\x05\x00\x03one ", -1}, {"\x00\x02\x00\x00", -1}, {"\x00\x04\x00\x03on", -1},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "site.sct"), []byte(c.data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		store, _, err := credential.Load(credential.Options{Certs: []string{cert}})
+		if err != nil != (c.want < 0) || err == nil && len(store.Credentials()[0].SCTs) != c.want {
+			t.Errorf("%q: %v", c.data, err)
+		}
 	}
 }
