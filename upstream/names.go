@@ -35,7 +35,7 @@ const (
 	unknownTTL = 30 * time.Second
 	// Bounds on what a TTL says: 0 must not have us ask without end, and a zone
 	// with one of days still means to change.
-	leastTTL, mostTTL = time.Second, time.Hour
+	leastTTL, mostTTL = 5 * time.Second, time.Hour
 	// A name that does not resolve is asked for again, at first so soon, then
 	// less and less often.
 	leastRetry, mostRetry = time.Second, 30 * time.Second

@@ -98,7 +98,7 @@ func serverFailed(err error) bool {
 }
 
 // dial dials m in its part of the time: one server that does not answer must not
-// take that of others servers.
+// take the time of the others.
 func (m *member) dial(ctx context.Context, f *flow.Flow, others int) (flow.Conn, error) {
 	if end, ok := ctx.Deadline(); ok && others > 0 {
 		var cancel context.CancelFunc
@@ -141,7 +141,7 @@ func (p *Pool) candidates(now time.Time, tried []*member) (best []candidate, all
 		}
 		kind := 0
 		switch {
-		case !c.up && m.server.spec.Check != nil:
+		case !c.up && m.server.checked:
 			continue
 		case !c.up:
 			kind = 2

@@ -26,9 +26,10 @@ type Spec struct {
 
 // Server is what is known of one server.
 type Server struct {
-	spec Spec
-	log  *slog.Logger
-	fell chan<- struct{} // told when it goes down, without waiting
+	spec    Spec // but for how this program asks it: see Set.asks
+	checked bool // somebody asks it at intervals
+	log     *slog.Logger
+	fell    chan<- struct{} // told when it goes down, without waiting
 
 	mu      sync.Mutex
 	down    bool
@@ -61,7 +62,7 @@ func (s *Server) pass(now time.Time) {
 // rise is 1 where no check is configured: a server that its flows have found to be
 // down is back with the first connection it takes.
 func (s *Server) rise() int {
-	if s.spec.Check == nil {
+	if !s.checked {
 		return 1
 	}
 	return s.spec.Rise

@@ -53,7 +53,9 @@ func (s *Set) Server(spec Spec) *Server {
 	}
 	server := s.before[spec.ID]
 	if server == nil {
-		server = &Server{spec: spec, log: s.log, fell: s.fell}
+		// It outlives what this program asks it with.
+		server = &Server{spec: spec, checked: spec.Check != nil, log: s.log, fell: s.fell}
+		server.spec.Check, server.spec.Probe = nil, nil
 		for _, b := range s.before {
 			if b.spec.Addr == spec.Addr {
 				server.follow(b)
@@ -82,8 +84,10 @@ func (s *Set) Name(host string) *Name {
 // Add notes a pool, for who asks how they are.
 func (s *Set) Add(p *Pool) { s.pools = append(s.pools, p) }
 
-// Work is what goes on while the program runs; each ends with its context.
+// Work is what goes on while the program runs; each ends with its context. After
+// it no server is added.
 func (s *Set) Work() []func(context.Context) {
+	s.before, s.last = nil, nil
 	var work []func(context.Context)
 	for _, n := range s.names {
 		work = append(work, n.keep)

@@ -50,7 +50,7 @@ func (s *Set) Pools() []PoolStatus {
 func (s *Server) status() ServerStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := ServerStatus{Addr: s.spec.Addr, State: s.state(), Since: s.since, Flows: s.flows, ErrAt: s.errAt, Checked: s.spec.Check != nil}
+	st := ServerStatus{Addr: s.spec.Addr, State: s.state(), Since: s.since, Flows: s.flows, ErrAt: s.errAt, Checked: s.checked}
 	if s.err != nil {
 		st.Err = s.err.Error()
 	}
