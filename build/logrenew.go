@@ -33,17 +33,25 @@ func (b *builder) startLists() {
 		b.warn("ct_log_list is not used: no route has client.ct or to.ct")
 		return
 	}
+	b.fetchLists()
+	b.program.Work = append(b.program.Work, s.run)
+}
+
+// fetchLists fetches what was never had.
+func (b *builder) fetchLists() {
+	if b.lists == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), listAtStart)
 	defer cancel()
-	for _, l := range s.all {
+	for _, l := range b.lists.all {
 		if l.list != nil {
 			continue
 		}
-		if err := s.renew(ctx, l); err != nil {
+		if err := b.lists.renew(ctx, l); err != nil {
 			b.warn("ct_log_list: %s: %v; it is tried again, and until then what requires it is refused", l.from, err)
 		}
 	}
-	b.program.Work = append(b.program.Work, s.run)
 }
 
 // run renews the lists until ctx ends.

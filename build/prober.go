@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"sallyport/config"
+	"sallyport/ct"
 	"sallyport/dane"
 	"sallyport/flow"
 	"sallyport/secure"
@@ -21,6 +22,7 @@ type Prober struct {
 	Before []flow.Layer // below TLS
 	Route  flow.Layer   // what the route has
 	Judges []Judge
+	Logs   *ct.Logs                                     // nil where no list of them is configured
 	TLSA   func(context.Context) (*dane.Service, error) // what DNS says of the server; nil: nobody can be asked
 
 	client   secure.Client
@@ -41,6 +43,7 @@ func Probers(f *config.File, o Options) ([]*Prober, *Program, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	b.fetchLists()
 	var all []*Prober
 	for i := range f.Listeners {
 		l := &f.Listeners[i]
@@ -81,6 +84,9 @@ func (b *builder) prober(l *config.Listener, c *config.Route) (*Prober, error) {
 			return b.tlsa.Service(ctx, c.To.Name, c.To.Addr.Port, transportOf(c.To.Addr))
 		}
 	}
+	if b.lists != nil {
+		p.Logs = b.lists.logs
+	}
 	for _, j := range judges {
 		alone := *c
 		to := &alone.To
@@ -106,6 +112,14 @@ var judges = []struct {
 	{"dane", func(b *builder, c *config.Route, to *config.To) bool {
 		to.DANE = config.DANERequire
 		return b.canAsk(&c.To)
+	}},
+	{"revocation", func(_ *builder, c *config.Route, to *config.To) bool {
+		to.Revocation, to.CRL = config.RevocationHard, c.To.CRL
+		return true
+	}},
+	{"ct", func(b *builder, _ *config.Route, to *config.To) bool {
+		to.CT = config.CTRequire
+		return b.lists != nil
 	}},
 }
 

@@ -133,3 +133,29 @@ func TestProbeDTLS(t *testing.T) {
 		}
 	}
 }
+
+// Each verifier is asked by itself, also those that no route has asked for.
+func TestProbeSaysWhatEachVerifierSays(t *testing.T) {
+	t.Parallel()
+	s, l := newStock(t), newLogs(t)
+	addr := s.shows(t, "probe", yesterday(l.a, l.foreign))
+	list := write(t, "logs.json", string(l.list(day)))
+	reports, good := probeJSON(t, "tls://"+addr, "--to-ca", s.anchors, "--to-name", "a.x.test", "--ct-log-list", list)
+	r := reports[0]
+	said := map[string]string{}
+	for _, v := range r.Verdicts {
+		said[v.By] = v.Reason
+	}
+	if !good || said["pkix"] != "" || said["ct"] != "ct_invalid" || said["revocation"] != "revocation_unknown" || len(said) != 3 {
+		t.Errorf("%v, %+v", good, r.Verdicts)
+	}
+	var scts []string
+	for _, e := range r.Extras {
+		if e.Kind == "sct" {
+			scts = append(scts, e.Text)
+		}
+	}
+	if len(scts) != 2 || !strings.Contains(scts[0], `"Alder" (A)`) || !strings.Contains(scts[1], "a log that no list has") {
+		t.Errorf("%q", scts)
+	}
+}

@@ -48,6 +48,7 @@ func Server(ctx context.Context, by []*build.Prober) *Report {
 		for _, c := range seen.p.Chain {
 			r.Chain = append(r.Chain, certificate(c, seen.p.Now))
 		}
+		r.Extras = append(stapled(seen.p), timestamps(p, seen.p)...)
 		r.Verdicts = judged(ctx, p, seen.p)
 	}
 	if p.TLSA != nil {

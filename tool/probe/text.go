@@ -106,6 +106,8 @@ func protocol(alpn string) string {
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
 func left(days int) string {
 	if days < 0 {
 		return fmt.Sprintf("for %d days no more", -days)
