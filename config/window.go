@@ -47,3 +47,12 @@ func (l *loader) windows(top *node) {
 		l.add(top.entry("metrics").pos, "", "`admin` and `metrics` are the same address, %s", a.where())
 	}
 }
+
+// ParseAdmin reads the address of a control socket, for who asks there.
+func ParseAdmin(text string) (Address, error) {
+	a, err := parseWindow(text, "admin")
+	if err == nil && a == (Address{}) {
+		err = complain("unix:/run/sallyport/admin.sock", "`%s` is no control socket", printable(text))
+	}
+	return a, err
+}

@@ -270,3 +270,26 @@ func (o Observers) End(f *flow.Flow, e *flow.Error) {
 		one.End(f, e)
 	}
 }
+
+// Sum is what all listeners have together.
+type Sum struct {
+	Open     int
+	Ended    uint64
+	Up, Down int64
+}
+
+// Sum adds up flows alive and ended.
+func (t *Tally) Sum() (s Sum) {
+	all := t.total()
+	for _, n := range all.open {
+		s.Open += n
+	}
+	for _, n := range all.flows {
+		s.Ended += n
+	}
+	for _, n := range all.bytes {
+		s.Up += n[flow.Up]
+		s.Down += n[flow.Down]
+	}
+	return s
+}

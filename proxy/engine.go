@@ -401,6 +401,7 @@ var errKilled = flow.Fail(flow.Killed, "%s", flow.Killed.Meaning())
 
 // Kill ends the flow of that ID at once, and says whether there was one.
 func (e *Engine) Kill(id uint64) bool {
+	e.once.Do(e.init)
 	e.mu.Lock()
 	var found *life
 	for lf := range e.live {

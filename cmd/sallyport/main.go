@@ -83,6 +83,7 @@ func newRoot(warnings []string) *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(newProxy(warnings), newRun(warnings), newCheck(warnings), newProbe(warnings), newTLSA(), newDemo(), newSchema(), newVersion())
+	root.AddCommand(controls()...)
 	root.SetFlagErrorFunc(flagError)
 	root.SetVersionTemplate("sallyport {{.Version}}\n")
 	root.SuggestionsMinimumDistance = 2

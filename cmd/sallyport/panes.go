@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"syscall"
 	"time"
 
@@ -45,6 +44,7 @@ func (s *service) watch(queue *observe.Queue) {
 	s.metrics.Datagrams = s.datagrams
 	s.records = &observe.Records{Log: s.log}
 	s.panes = map[string]*pane{}
+	s.started, s.asked, s.told = time.Now(), make(chan chan error), make(chan struct{}, 1)
 }
 
 // counts has what counts go by file and its program.
@@ -114,13 +114,13 @@ func (s *service) installPanes(fresh map[string]*pane) {
 			continue
 		}
 		s.panes[key] = p
-		p.server = admin.Serve(p.listener, s.handler(key), answerWithin, s.log)
+		handler, within := admin.Window(s.metrics, s.ready.Load), answerWithin
+		if key == paneAdmin {
+			handler, within = admin.Control(controller{s}, p.addr.Unix == ""), admin.AnswerWithin
+		}
+		p.server = admin.Serve(p.listener, handler, within, s.log)
 		s.log.Info(key+" answers", "addr", p.listener.Addr().String())
 	}
-}
-
-func (s *service) handler(key string) http.Handler {
-	return admin.Window(s.metrics, s.ready.Load)
 }
 
 func (s *service) closePanes() {

@@ -18,6 +18,7 @@ import (
 // Why a reload is made.
 const (
 	bySignal = "signal"
+	byAdmin  = "admin"
 	byFiles  = "files"
 )
 
@@ -30,6 +31,8 @@ func (s *service) reloads(accepting context.Context, hups <-chan os.Signal) {
 		select {
 		case <-hups:
 			s.reload(accepting, bySignal)
+		case came := <-s.asked:
+			came <- s.reload(accepting, byAdmin)
 		case <-changed:
 			s.reload(accepting, byFiles)
 		case <-accepting.Done():
@@ -40,7 +43,7 @@ func (s *service) reloads(accepting context.Context, hups <-chan os.Signal) {
 
 // reload puts a new program in the old one's place, or leaves all as it is. Flows
 // that are open keep the Decision that they began with.
-func (s *service) reload(accepting context.Context, cause string) {
+func (s *service) reload(accepting context.Context, cause string) error {
 	s.manager.reloading()
 	err := s.replace(accepting, cause)
 	s.metrics.Reloaded(time.Now(), err)
@@ -50,10 +53,11 @@ func (s *service) reload(accepting context.Context, cause string) {
 		text := strings.Join(strings.Fields(err.Error()), " ")
 		if cause == byFiles && errors.Is(err, credential.ErrUnpaired) {
 			s.log.Warn("a certificate and its key do not fit: waiting for the other file, what ran before goes on", "err", text)
-			return
+			return err
 		}
 		s.log.Error("not reloaded, what ran before goes on", "cause", cause, "err", text)
 	}
+	return err
 }
 
 // tellReady tells the service manager that clients are served, and what came of the

@@ -117,6 +117,9 @@ type service struct {
 	refusals observe.Refusals
 	poller   *transport.Poller
 	panes    map[string]*pane
+	started  time.Time
+	asked    chan chan error // reloads by the control socket
+	told     chan struct{}   // to end, by the control socket
 	metrics  *observe.Metrics
 	records  *observe.Records
 	ready    atomic.Bool // it takes new connections
@@ -152,6 +155,8 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 		s.log.Error("a listener broke, ending", "err", failed.Error())
 	case sig := <-ends:
 		s.log.Info("ending: no new connections, open ones may finish; signal again to end at once", "signal", sig.String())
+	case <-s.told:
+		s.log.Info("ending: no new connections, open ones may finish; signal to end at once", "by", "admin")
 	}
 	s.manager.stopping()
 	s.unbind(stop)

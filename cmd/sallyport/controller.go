@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"sallyport/admin"
+)
+
+// controller is what the control socket may do with the service.
+type controller struct{ *service }
+
+var _ admin.Controller = controller{}
+
+// Status implements [admin.Controller].
+func (c controller) Status() admin.Status {
+	s := c.service
+	good, failed := s.metrics.Reloads()
+	sum := s.metrics.Sum()
+	st := admin.Status{
+		Version: versionText(), PID: os.Getpid(), Started: s.started, Loaded: s.metrics.Loaded(), Ready: s.ready.Load(),
+		Reloads: good, Failed: failed, LostLines: s.metrics.Lost(), Open: sum.Open, Ended: sum.Ended, Up: sum.Up, Down: sum.Down,
+	}
+	for _, x := range s.metrics.Certificates() {
+		st.Certificates = append(st.Certificates, admin.Certificate(x))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.program.Listeners {
+		st.Listeners = append(st.Listeners, admin.Listener(l.Bound()))
+	}
+	for _, p := range s.program.Servers().Pools() {
+		for _, u := range p.Servers {
+			st.Servers = append(st.Servers, admin.Upstream{Route: p.Route, Addr: u.Addr, State: string(u.State), Since: u.Since, Flows: u.Flows, Err: u.Err})
+		}
+	}
+	return st
+}
+
+// Flows implements [admin.Controller].
+func (c controller) Flows(most int) admin.Flows {
+	list, all := c.metrics.Alive(most)
+	return admin.Flows{All: all, List: list}
+}
+
+var errEnding = errors.New("the process is ending")
+
+// Reload implements [admin.Controller]: it waits for its turn among the others.
+func (c controller) Reload(ctx context.Context) error {
+	if !c.ready.Load() {
+		return errEnding
+	}
+	came := make(chan error, 1)
+	select {
+	case c.asked <- came:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-came:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Drain implements [admin.Controller].
+func (c controller) Drain(server string, back bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if back {
+		return c.program.Servers().Undrain(server)
+	}
+	return c.program.Servers().Drain(server)
+}
+
+// End implements [admin.Controller].
+func (c controller) End() {
+	select {
+	case c.told <- struct{}{}:
+	default: // it has been told already
+	}
+}
+
+// Kill implements [admin.Controller].
+func (c controller) Kill(id uint64) bool { return c.engine.Kill(id) }
