@@ -19,9 +19,9 @@ type socket interface {
 	flow.Waiter
 }
 
-// conn is a connection to a server, which counts until it is closed. A flow that
-// ends or rests on whatever goroutine has it closed by its engine in every case, so
-// that this is where the end of a flow is known.
+// conn is a connection to a server, which counts until it is closed. The engine
+// closes it however its flow ends, and on whatever goroutine, so that this is where
+// the end of a flow is known.
 type conn struct {
 	socket
 	server *Server
@@ -84,7 +84,7 @@ func (c *association) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// note tells the server once how it went, and once how it ended.
+// note tells the server of the first answer, and of the first error that is its own.
 func (c *association) note(err error, read bool) {
 	switch {
 	case err == nil && read:

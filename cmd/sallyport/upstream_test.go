@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"crypto/tls"
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // who asks n times over connections of its own, and says how often each server answered.
@@ -58,6 +62,54 @@ func TestServersRetry(t *testing.T) {
 	for _, r := range p.Flows(10) {
 		wantRecord(t, r, "ok", "")
 	}
+}
+
+// By hash each client has one server, all servers have clients, and where one goes
+// the clients of the others stay.
+func TestServersByHash(t *testing.T) {
+	t.Parallel()
+	f := newFlapper(t, "c")
+	p := start(t, "proxy", "tcp://127.0.0.1:0", "tcp://"+backend(t, "a"), "tcp://"+backend(t, "b"), "tcp://"+f.addr, "--to-balance", "hash")
+	of := func() (where []string) {
+		for i := range 24 {
+			where = append(where, askFrom(t, fmt.Sprintf("127.0.0.%d", 10+i), p.Addr("")))
+		}
+		return where
+	}
+	before := of()
+	if again := of(); !slices.Equal(before, again) {
+		t.Errorf("clients change their servers: %v, then %v", before, again)
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		if !slices.Contains(before, name) {
+			t.Errorf("%s has no client of %d", name, len(before))
+		}
+	}
+	f.down()
+	for i, now := range of() {
+		if now == "c" || before[i] != "c" && now != before[i] {
+			t.Errorf("client %d was at %s and is at %s", i, before[i], now)
+		}
+	}
+}
+
+// askFrom asks from an address of the test's choice, and gives the name of who answers.
+func askFrom(t testing.TB, ip, addr string) string {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: bound}
+	c, err := d.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(bound))
+	fmt.Fprintln(c, "hello")
+	answer, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, _, _ := strings.Cut(answer, " ")
+	return name
 }
 
 func TestServersAllGone(t *testing.T) {
