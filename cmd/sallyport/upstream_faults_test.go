@@ -227,28 +227,31 @@ func (s *site) tlsEcho(t testing.TB) string {
 	})
 }
 
-// stubDNS answers for one name, as the test says.
+// stubDNS answers as the test says, by name. A name that it does not know does not exist.
 type stubDNS struct {
-	mu    sync.Mutex
-	addr  string
-	rcode int
-	addrs string
+	addr string
+	mu   sync.Mutex
+	has  map[string]string
 }
 
-func startDNS(t testing.TB, addr string) *stubDNS {
+func startDNS(t testing.TB, has map[string]string) *stubDNS {
 	t.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	z := &stubDNS{addrs: addr, addr: pc.LocalAddr().String()}
+	z := &stubDNS{has: has, addr: pc.LocalAddr().String()}
 	server := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		z.mu.Lock()
 		defer z.mu.Unlock()
 		m := new(dns.Msg).SetReply(q)
-		m.Rcode, m.RecursionAvailable = z.rcode, true
-		if q.Question[0].Qtype == dns.TypeA && z.rcode == dns.RcodeSuccess {
-			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: net.ParseIP(z.addrs)}}
+		m.RecursionAvailable = true
+		name, qtype := q.Question[0].Name, q.Question[0].Qtype
+		switch a, ok := z.has[name]; {
+		case !ok:
+			m.Rcode = dns.RcodeNameError
+		case qtype == dns.TypeA:
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: qtype, Class: dns.ClassINET, Ttl: 1}, A: net.ParseIP(a)}}
 		}
 		_ = w.WriteMsg(m)
 	})}
@@ -257,39 +260,40 @@ func startDNS(t testing.TB, addr string) *stubDNS {
 	return z
 }
 
-func (z *stubDNS) say(addr string, rcode int) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	z.addrs, z.rcode = addr, rcode
-}
-
 // A name is followed to where it goes, and where it stops resolving the last good
 // address is kept.
 func TestServersNameMoves(t *testing.T) {
 	t.Parallel()
 	old := backend(t, "old")
 	port := portOf(t, old)
-	moved := serveAt(t, "127.0.0.2:"+port, "moved")
-	z := startDNS(t, "127.0.0.1")
-	p := start(t, "proxy", "tcp://127.0.0.1:0", "tcp://app.test:"+port, "--resolver-addr", "udp://"+z.addr)
-	mustAsk(t, p.Addr(""), "hello", "old")
-	z.say("", dns.RcodeNameError)
-	if said := p.Logged("does not resolve any more", 1); said.Text("name") != "app.test" || !strings.Contains(said.Text("err"), "no such host") {
+	serveAt(t, "127.0.0.2:"+port, "moved")
+	z := startDNS(t, map[string]string{"app.test.": "127.0.0.1", "gone.test.": "127.0.0.1"})
+	p := runFile(t, fmt.Sprintf(`
+resolver: {addr: "udp://%s"}
+listeners:
+  - {name: app, from: "tcp://127.0.0.1:0", to: "tcp://app.test:%s"}
+  - {name: gone, from: "tcp://127.0.0.1:0", to: "tcp://gone.test:%s"}
+`, z.addr, port, port))
+	p.WaitListeners(2)
+	mustAsk(t, p.Addr("app"), "hello", "old")
+	mustAsk(t, p.Addr("gone"), "hello", "old")
+	z.mu.Lock()
+	z.has["app.test."] = "127.0.0.2"
+	delete(z.has, "gone.test.")
+	z.mu.Unlock()
+	if said := p.Logged("does not resolve any more", 1); said.Text("name") != "gone.test" || !strings.Contains(said.Text("err"), "no such host") {
 		t.Errorf("it says %v", said)
 	}
-	mustAsk(t, p.Addr(""), "hello", "old")
-	z.say(strings.TrimSuffix(moved, ":"+port), dns.RcodeSuccess)
-	p.WaitLog("resolves again")
-	mustAsk(t, p.Addr(""), "hello", "moved")
+	mustAsk(t, p.Addr("gone"), "hello", "old")
+	eventually(t, "the new address", func() bool { a, err := ask(p.Addr("app"), "hello"); return err == nil && strings.HasPrefix(a, "moved") })
 }
 
 // serveAt is backend at an address of the test's choice.
-func serveAt(t testing.TB, addr, name string) string {
+func serveAt(t testing.TB, addr, name string) {
 	t.Helper()
 	f := &flapper{name: name, addr: addr}
 	f.up(t)
 	t.Cleanup(func() { f.down(); f.answers.Wait() })
-	return addr
 }
 
 // What is known of servers outlives a reload: which one is down, and how many
