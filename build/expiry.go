@@ -5,7 +5,9 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/config"
 	"sallyport/credential"
+	"sallyport/secure"
 )
 
 // expiries are those of all certificates that were loaded, each once.
@@ -18,4 +20,10 @@ func (b *builder) expiries() []credential.Expiry {
 		return cmp.Or(x.NotAfter.Compare(y.NotAfter), strings.Compare(x.File, y.File), strings.Compare(x.Name, y.Name))
 	})
 	return slices.Compact(list)
+}
+
+// TLSParams are what c amounts to, with its preset.
+func TLSParams(c config.TLS) (secure.Params, error) {
+	p, err := tlsParams(c)
+	return p.Params, err
 }

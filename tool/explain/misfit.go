@@ -1,0 +1,158 @@
+package explain
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"sallyport/build"
+	"sallyport/config"
+	"sallyport/flow"
+	"sallyport/wire"
+)
+
+// strange is a name that nobody has (RFC 6761, section 6.4).
+const strange = "no-such-name.invalid"
+
+// client is one that a table of routes may tell from others.
+type client struct {
+	alpn string
+	addr netip.Addr
+}
+
+func (c client) String() string {
+	var parts []string
+	if c.alpn != "" {
+		parts = append(parts, "offering "+c.alpn)
+	}
+	if c.addr.IsValid() {
+		parts = append(parts, "from "+c.addr.String())
+	}
+	return strings.Join(parts, " ")
+}
+
+// clients are one of each kind that the routes of c ask for, and one of no kind.
+func clients(c *config.Listener) []client {
+	addrs, protos := []netip.Addr{{}}, []string{""}
+	for i := range c.Routes {
+		for _, p := range slices.Concat(c.Routes[i].Match.Client, c.Routes[i].Client.From) {
+			if !slices.Contains(addrs, p.Addr()) {
+				addrs = append(addrs, p.Addr())
+			}
+		}
+		for _, p := range c.Routes[i].Match.ALPN {
+			if !slices.Contains(protos, p) {
+				protos = append(protos, p)
+			}
+		}
+	}
+	var all []client
+	for _, a := range addrs {
+		for _, p := range protos {
+			all = append(all, client{p, a})
+		}
+	}
+	return all
+}
+
+// decide asks the table of l about a client that asks for name.
+func decide(l *build.Listener, secure, datagrams bool, c client, name string) *flow.Decision {
+	f := &flow.Flow{}
+	if c.addr.IsValid() {
+		f.Origin.Client = netip.AddrPortFrom(c.addr, 1024)
+	}
+	if secure {
+		f.Hello = &wire.Hello{SNI: strings.ToLower(name), DTLS: datagrams}
+		if c.alpn != "" {
+			f.Hello.ALPN = []string{c.alpn}
+		}
+	}
+	return l.Decider.Decide(f)
+}
+
+func (s Subject) misfit(w *writer, l *build.Listener, what, name string) {
+	i := slices.Index(s.Program.Listeners, l)
+	c := &s.File.Listeners[i]
+	said := map[string]bool{}
+	for _, who := range clients(c) {
+		text := outcome(decide(l, true, c.From.Datagram(), who, name))
+		if said[text] {
+			continue
+		}
+		said[text] = true
+		w.line(2, "%s: %s", strings.TrimSpace(what+" "+who.String()), text)
+	}
+}
+
+// versions says what an old client gets.
+func (s Subject) versions(w *writer, c *config.Listener) {
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		if r.Action != config.Terminate || c.From.Datagram() {
+			continue
+		}
+		p, err := build.TLSParams(r.TLS)
+		if err != nil {
+			continue
+		}
+		const old = wire.VersionTLS10
+		text := "is taken, although TLS 1.0 is broken"
+		if p.Min > old {
+			n, _ := flow.VersionUnsupported.Alert()
+			text = fmt.Sprintf("is refused as %s (alert %d, %s)", flow.VersionUnsupported, n, wire.Alert(n))
+		}
+		w.line(2, "speaks no more than TLS 1.0, at %s: %s", r.Name, text)
+	}
+}
+
+// certificates says what a client without one gets.
+func (s Subject) certificates(w *writer, c *config.Listener) {
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		if r.Action != config.Terminate {
+			continue
+		}
+		var text string
+		switch {
+		case len(r.Cert) == 0 && r.PSK != "":
+			text = "needs none, and a pre-shared key of " + r.PSK
+		case r.Client.Auth == config.AuthRequire, r.Client.Auth == config.AuthOptional && len(r.Allow.Rules) > 0:
+			text = fmt.Sprintf("is refused amid its handshake, as %s", flow.ClientCertMissing)
+		case r.Client.Auth == config.AuthOptional:
+			text = "may pass; one that is shown must be good"
+		default:
+			text = "may pass: none is asked for"
+		}
+		w.line(2, "has no certificate, at %s: %s", r.Name, text)
+	}
+}
+
+// Host writes where name goes at each listener that knows names, and says whether
+// any takes it.
+func Host(to io.Writer, s Subject, name string) (taken bool, err error) {
+	w := &writer{to: to}
+	for i, l := range s.Program.Listeners {
+		c := &s.File.Listeners[i]
+		if !c.From.Secure() {
+			continue // who asks for what is not known there
+		}
+		w.line(0, "%s, at %s, clients connect to %s", name, c.Name, c.From)
+		said := map[*flow.Decision]bool{}
+		for _, who := range clients(c) {
+			d := decide(l, c.From.Secure(), c.From.Datagram(), who, name)
+			if said[d] {
+				continue
+			}
+			said[d] = true
+			w.line(1, "%s: %s", strings.TrimSpace("a client "+who.String()), outcome(d))
+			taken = taken || d.Action != flow.Reject
+			j := slices.IndexFunc(c.Routes, func(r config.Route) bool { return r.Name == d.Route })
+			if d.Action != flow.Reject && j >= 0 {
+				s.route(w, c, &c.Routes[j], l.Lines[j])
+			}
+		}
+	}
+	return taken, w.err
+}
