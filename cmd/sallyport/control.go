@@ -20,11 +20,12 @@ import (
 	"sallyport/admin"
 	"sallyport/config"
 	"sallyport/observe"
+	"sallyport/tool/top"
 )
 
 // controls are the commands that ask a running process.
 func controls() []*cobra.Command {
-	return []*cobra.Command{newStatus(), newFlows(), newKill(), newDrain(), newReload(), newPprof()}
+	return []*cobra.Command{newStatus(), newFlows(), newTop(), newKill(), newDrain(), newReload(), newPprof()}
 }
 
 // control makes a command whose run has a client of the process.
@@ -64,6 +65,13 @@ func newFlows() *cobra.Command {
 		var f admin.Flows
 		return show(ctx, c, "/flows", *asJSON, out, &f, func(w io.Writer) { writeFlows(w, &f, time.Now()) })
 	})
+}
+
+func newTop() *cobra.Command {
+	return control(&cobra.Command{Use: "top", Short: "Watch the running process, the busiest connections first", Args: cobra.NoArgs},
+		func(ctx context.Context, c *admin.Client, _ io.Writer, _ []string) error {
+			return top.Run(ctx, c, os.Stdin, os.Stdout)
+		})
 }
 
 // show writes an answer as it came, or by write once it is in v.

@@ -213,3 +213,46 @@ func TestControlOverTCP(t *testing.T) {
 	}
 	p.Logged("unsafe.admin_tcp", 1)
 }
+
+// top on a terminal shows what is open, and ends at q with the terminal as it was.
+func TestTop(t *testing.T) {
+	t.Parallel()
+	sock := filepath.Join(t.TempDir(), "a.sock")
+	w := &way{site: newSite(t), in: true}
+	w.Program = start(t, w.args(serving(t, echo), "--admin", "unix:"+sock)...)
+	open := w.dial(t, tls.VersionTLS13)
+	if err := open.handshake(); err != nil {
+		t.Fatal(err)
+	}
+	const altScreen, mainScreen = "\x1b[?1049h", "\x1b[?1049l"
+	cmd := exec.Command(tool(t, "script"), "-qefc", "stty rows 24 cols 120; exec "+testnet.Binary(t)+" top --admin unix:"+sock, "/dev/null")
+	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "GORACE=halt_on_error=0 exitcode=66 atexit_sleep_ms=0")
+	var out output
+	cmd.Stdout, cmd.Stderr = &out, &out
+	keys, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for end := time.Now().Add(testnet.Patience); !strings.Contains(out.String(), "a.test") && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	io.WriteString(keys, "q")
+	select {
+	case err = <-ended:
+	case <-time.After(testnet.Patience):
+		cmd.Process.Kill()
+		err = <-ended
+	}
+	text := out.String()
+	if err != nil || !strings.Contains(text, altScreen) || !strings.Contains(text, mainScreen) || !strings.Contains(text, "1 open") || !strings.Contains(text, "a.test") {
+		t.Errorf("%v\n%q", err, text)
+	}
+	if out, err := commanded(t, filepath.Join(t.TempDir(), "none.sock"), "top"); err == nil {
+		t.Errorf("of nobody: %s", out)
+	}
+}

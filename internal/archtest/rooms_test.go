@@ -84,6 +84,7 @@ var owners = map[string][]string{
 
 	// What is seen of the process.
 	"github.com/prometheus/client_golang": {"observe"},
+	"charm.land/bubbletea/v2":             {"tool/top"},
 
 	// What confines the process.
 	"github.com/landlock-lsm/go-landlock":       {"posture"},
