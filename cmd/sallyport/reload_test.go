@@ -371,6 +371,10 @@ func TestReloadKeepsSessions(t *testing.T) {
 	s := newSite(t)
 	client, other := s.root.Leaf([]string{"client.test"}), ca.Test(t)
 	ours := s.root.File()
+	further, err := other.Write(filepath.Dir(ours), "other") // where the sandbox lets files be read
+	if err != nil {
+		t.Fatal(err)
+	}
 	text := func(anchors string) string {
 		return oneListener[:len(oneListener)-2] + fmt.Sprintf(", client: {ca: [%s]}, allow: [{dns: client.test}]}\n", anchors)
 	}
@@ -398,7 +402,7 @@ func TestReloadKeepsSessions(t *testing.T) {
 		if !resumed() {
 			t.Errorf("%s: a reload has ended sessions", tls.VersionName(version))
 		}
-		r.mustReload(t, text(ours+", "+other.File()))
+		r.mustReload(t, text(ours+", "+further))
 		if resumed() {
 			t.Errorf("%s: a session went on under other anchors", tls.VersionName(version))
 		}
