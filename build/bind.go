@@ -90,7 +90,7 @@ func (p *Program) open(ctx context.Context, l *Listener, old *Program) (err erro
 	}
 	l.Socket = new(Socket)
 	l.Install()
-	l.Acceptor, err = l.listen(ctx, l.Socket, p.poller)
+	l.Acceptor, err = l.listen(ctx, l.Socket, p.poller, p.handed[l.Key()])
 	return err
 }
 

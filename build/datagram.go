@@ -14,11 +14,16 @@ import (
 )
 
 // listen binds what l asks for. Flows go by what s holds then.
-func (l *Listener) listen(ctx context.Context, s *Socket, rest *transport.Poller) (flow.Acceptor, error) {
+func (l *Listener) listen(ctx context.Context, s *Socket, rest *transport.Poller, handed Handed) (flow.Acceptor, error) {
+	w := l.where
 	if l.from.Datagram() {
-		return transport.ListenPackets(ctx, l.Name, l.where, transport.PacketOptions{DTLS: l.from.Secure(), Judge: s.judge})
+		if handed.Port != 0 && w.Systemd == "" {
+			w.Port, w.Shared = handed.Port, true
+		}
+		return transport.ListenPackets(ctx, l.Name, w, transport.PacketOptions{DTLS: l.from.Secure(), Judge: s.judge})
 	}
-	a, err := transport.Listen(ctx, l.Name, l.where)
+	w.File = handed.File
+	a, err := transport.Listen(ctx, l.Name, w)
 	if err != nil {
 		return nil, err
 	}

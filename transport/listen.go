@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -16,6 +18,8 @@ func Listen(ctx context.Context, listener string, w Where) (*Acceptor, error) {
 		err error
 	)
 	switch {
+	case w.File != nil:
+		s, err = listenHanded(w)
 	case w.Systemd != "":
 		s, err = listenSystemd(w.Systemd)
 	case w.Unix != "":
@@ -36,22 +40,36 @@ const Private fs.FileMode = 0o600
 // who looks at the process from outside.
 func Window(ctx context.Context, w Where, mode fs.FileMode) (net.Listener, error) {
 	bind := func() (*source, error) { return listenTCP(ctx, w) }
-	if w.Unix != "" {
+	if w.File != nil {
+		bind = func() (*source, error) { return listenHanded(w) }
+	} else if w.Unix != "" {
 		bind = func() (*source, error) { return listenUnix(ctx, w.Unix, mode) }
 	}
 	s, err := bind()
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", w, err)
 	}
-	return window{s.Listener, s.close}, nil
+	return &window{Listener: s.Listener, close: s.close}, nil
 }
 
 type window struct {
 	net.Listener
 	close func() error
+	left  atomic.Bool
 }
 
-func (w window) Close() error { return w.close() }
+// File gives the socket once more, for a process that takes over.
+func (w *window) File() (*os.File, error) { return fileOf(w.Listener) }
+
+// Leave has Close leave the place to another process.
+func (w *window) Leave() { w.left.Store(true) }
+
+func (w *window) Close() error {
+	if w.left.Load() {
+		return w.Listener.Close()
+	}
+	return w.close()
+}
 
 // source is a listening socket of any kind.
 type source struct {

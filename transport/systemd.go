@@ -25,6 +25,11 @@ func listenSystemd(name string) (*source, error) {
 	if err != nil {
 		return nil, inWords(err, "the socket is none that listens for streams")
 	}
+	return sourceOf(l)
+}
+
+// sourceOf takes a listener that came as a file.
+func sourceOf(l net.Listener) (*source, error) {
 	switch l := l.(type) {
 	case *net.TCPListener:
 		s := tcpSource(l)

@@ -51,6 +51,11 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (*source, er
 	if strings.HasPrefix(path, "@") {
 		return unixSource(u, u.Close), nil
 	}
+	return removing(u, path)
+}
+
+// removing has the socket's file go with it.
+func removing(u *net.UnixListener, path string) (*source, error) {
 	// Package net would remove whatever has that path at Close, even the socket
 	// of the process that took over from us.
 	u.SetUnlinkOnClose(false)

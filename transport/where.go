@@ -2,6 +2,7 @@ package transport
 
 import (
 	"net"
+	"os"
 	"strconv"
 )
 
@@ -12,6 +13,9 @@ type Where struct {
 	Port    uint16 // 0: any free one; Listen only
 	Unix    string // path of a unix socket; a leading @ is the abstract namespace
 	Systemd string // name of a socket that systemd hands over; Listen only
+
+	File   *os.File // the socket itself, bound for this place by another process; Listen only
+	Shared bool     // another process has the place too, and lets us; ListenPackets only
 }
 
 func (w Where) String() string {

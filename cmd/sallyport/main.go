@@ -82,7 +82,7 @@ func newRoot(warnings []string) *cobra.Command {
 		Args:          noSuchCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newProxy(warnings), newRun(warnings), newCheck(warnings), newExplain(), newProbe(warnings), newTLSA(), newDemo(), newSchema(), newVersion())
+	root.AddCommand(newProxy(warnings), newRun(warnings), newUpgrade(warnings), newCheck(warnings), newExplain(), newProbe(warnings), newTLSA(), newDemo(), newSchema(), newVersion())
 	root.AddCommand(controls()...)
 	root.SetFlagErrorFunc(flagError)
 	root.SetVersionTemplate("sallyport {{.Version}}\n")

@@ -87,7 +87,7 @@ func (s *service) bindPanes(ctx context.Context, file *config.File) (map[string]
 		if key == paneMetrics {
 			mode = 0o777
 		}
-		l, err := transport.Window(ctx, transport.Where{Host: addr.Host, Port: addr.Port, Unix: addr.Unix}, mode)
+		l, err := transport.Window(ctx, transport.Where{Host: addr.Host, Port: addr.Port, Unix: addr.Unix, File: s.before.pane(key, addr)}, mode)
 		if err != nil {
 			for _, p := range fresh {
 				if p != nil {
@@ -127,6 +127,15 @@ func (s *service) closePanes() {
 	for _, p := range s.panes {
 		p.close()
 	}
+}
+
+// leavePanes lets another process answer, which has been handed their sockets.
+func (s *service) leavePanes() {
+	for _, p := range s.panes {
+		p.listener.(interface{ Leave() }).Leave()
+		p.close()
+	}
+	s.panes = nil
 }
 
 func (p *pane) close() {

@@ -41,7 +41,7 @@ the file that says the same.`,
 		}
 		return serve(cmd.Context(), func(o config.Options) (*config.File, error) {
 			return flags.File(args[0], args[1:], o)
-		}, warnings)
+		}, warnings, "")
 	}
 	groupFlags(cmd)
 	return cmd
@@ -79,6 +79,13 @@ all that it names, as does a change of any of them: open connections stay as the
 are, new ones go by the new file. Where anything is wrong, what ran before goes on.`,
 		Args: noFile,
 	}
+	serveFile(cmd, warnings, func() string { return "" })
+	return cmd
+}
+
+// serveFile has cmd run the listeners of a file, with the sockets of the process behind
+// door, where there is to be one.
+func serveFile(cmd *cobra.Command, warnings []string, door func() string) {
 	path := fileFlag(cmd)
 	flags := config.NewFlags(cmd.Flags(), config.OfProcess)
 	completeValues(cmd)
@@ -86,9 +93,8 @@ are, new ones go by the new file. Where anything is wrong, what ran before goes 
 		return serve(cmd.Context(), func(o config.Options) (*config.File, error) {
 			file, err := flags.Load(*path, o)
 			return file, fileHint(*path, err)
-		}, warnings)
+		}, warnings, door())
 	}
-	return cmd
 }
 
 func newCheck(warnings []string) *cobra.Command {

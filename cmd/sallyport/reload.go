@@ -44,6 +44,8 @@ func (s *service) reloads(accepting context.Context, hups <-chan os.Signal) {
 // reload puts a new program in the old one's place, or leaves all as it is. Flows
 // that are open keep the Decision that they began with.
 func (s *service) reload(accepting context.Context, cause string) error {
+	s.upgrading.Lock()
+	defer s.upgrading.Unlock()
 	s.manager.reloading()
 	err := s.replace(accepting, cause)
 	s.metrics.Reloaded(time.Now(), err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,8 +23,9 @@ import (
 	"sallyport/transport"
 )
 
-// serve runs what read gives until a signal ends it; SIGHUP has it read again.
-func serve(ctx context.Context, read func(config.Options) (*config.File, error), warnings []string) error {
+// serve runs what read gives until a signal ends it; SIGHUP has it read again. Where
+// there is a door, its process hands over its sockets first.
+func serve(ctx context.Context, read func(config.Options) (*config.File, error), warnings []string, door string) error {
 	// From the start: one that comes while files are read must not end the process.
 	// Each reload reads everything, so that one which waits stands for all after it.
 	hups := make(chan os.Signal, 1)
@@ -35,7 +37,8 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	if err != nil {
 		return err
 	}
-	s := &service{read: read, file: file, doors: map[*build.Socket]context.CancelFunc{}, broken: make(chan error, 1)}
+	s := &service{read: read, file: file, doors: map[*build.Socket]context.CancelFunc{}, broken: make(chan error, 1), successor: make(chan int), left: make(chan struct{})}
+	s.doorPath = cmp.Or(door, doorPath(os.Getenv("RUNTIME_DIRECTORY")))
 	s.level.Set(level(file.Log.Level))
 	queue := observe.NewQueue(os.Stderr, string(file.Log.Format))
 	defer queue.Close(lastLines)
@@ -72,6 +75,13 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(ends)
 
+	if door != "" {
+		if s.before, err = takeOver(door); err != nil {
+			return failure{err, exitFailed}
+		}
+		defer s.before.Close()
+		s.program.Inherit(s.before.handed)
+	}
 	posture.TidyStart()
 	change, err := s.program.Bind(ctx, nil)
 	if err != nil {
@@ -81,13 +91,20 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	if err != nil {
 		return failure{err, exitFailed}
 	}
+	if s.before != nil {
+		s.before.release()
+	}
 	s.engine = &proxy.Engine{Observer: observe.Observers{s.metrics, s.records}, Limited: func(listener string, l proxy.Limit) {
 		s.refusals.Count(listener, string(l))
 		s.metrics.Limit(listener, string(l))
 	}}
 	s.limit(file.Limits)
 	s.umask = posture.Umask(posture.Private)
-	if err := s.confine(first.needs(file)); err != nil {
+	needs := first.needs(file)
+	if s.doorPath != "" {
+		needs.Listens = append(needs.Listens, s.doorPath)
+	}
+	if err := s.confine(needs); err != nil {
 		return failure{err, exitFailed}
 	}
 	s.sayListening(change.Added)
@@ -125,6 +142,12 @@ type service struct {
 	ready    atomic.Bool // it takes new connections
 	broken   chan error  // the first listener's that does not accept any more
 
+	doorPath  string        // where the next process comes; "": nowhere
+	before    *predecessor  // whose sockets we took over; nil: nobody's
+	upgrading sync.Mutex    // held while sockets are handed over, and by a reload
+	successor chan int      // the process that has taken over
+	left      chan struct{} // closed once nothing is accepted here any more
+
 	mu      sync.Mutex // held while listeners come and go
 	manager supervisor
 	file    *config.File
@@ -147,9 +170,16 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	s.serving.Go(func() { posture.TidyUp(accepting) })
 	s.serving.Go(func() { s.refusals.Say(accepting, s.log) })
 	go s.reloads(accepting, hups)
+	if s.before != nil {
+		if err := s.before.begun(); err != nil {
+			s.log.Warn(err.Error())
+		}
+	}
+	s.openDoor(accepting)
 	s.tellReady(nil)
 	s.serving.Go(func() { s.manager.watch(accepting, func() { s.mu.Lock(); s.mu.Unlock() }) })
 	var failed error
+	var handed bool
 	select {
 	case failed = <-s.broken:
 		s.log.Error("a listener broke, ending", "err", failed.Error())
@@ -157,9 +187,11 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 		s.log.Info("ending: no new connections, open ones may finish; signal again to end at once", "signal", sig.String())
 	case <-s.told:
 		s.log.Info("ending: no new connections, open ones may finish; signal to end at once", "by", "admin")
+	case <-s.successor:
+		handed = true
 	}
-	s.manager.stopping()
-	s.unbind(stop)
+	s.unbind(stop, handed)
+	close(s.left)
 	s.serving.Wait()
 
 	now, cancel := context.WithCancel(ctx)
@@ -228,11 +260,18 @@ func (s *service) work(accepting context.Context, program *build.Program) {
 }
 
 // unbind ends accepting, for good. Nobody waits for a reload that is still reading.
-func (s *service) unbind(stop func()) {
+func (s *service) unbind(stop func(), handed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ending = true
 	s.ready.Store(false)
+	if handed { // the service manager has been told who is in our place
+		s.program.Leave()
+		stop()
+		s.leavePanes()
+		return
+	}
+	s.manager.stopping()
 	stop()
 	s.program.Unbind()
 }
