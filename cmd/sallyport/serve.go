@@ -82,35 +82,40 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 		defer s.before.Close()
 		s.program.Inherit(s.before.handed)
 	}
-	posture.TidyStart()
-	change, err := s.program.Bind(ctx, nil)
-	if err != nil {
-		return failure{err, exitFailed}
-	}
-	panes, err := s.bindPanes(ctx, file)
-	if err != nil {
-		return failure{err, exitFailed}
-	}
-	if s.before != nil {
-		s.before.release()
-	}
 	s.engine = &proxy.Engine{Observer: observe.Observers{s.metrics, s.records}, Limited: func(listener string, l proxy.Limit) {
 		s.refusals.Count(listener, string(l))
 		s.metrics.Limit(listener, string(l))
 	}}
 	s.limit(file.Limits)
-	s.umask = posture.Umask(posture.Private)
-	needs := first.needs(file)
-	if s.doorPath != "" {
-		needs.Listens = append(needs.Listens, s.doorPath)
-	}
-	if err := s.confine(needs); err != nil {
+	posture.TidyStart()
+	change, panes, err := s.bind(ctx, first.needs(file))
+	if err != nil {
 		return failure{err, exitFailed}
 	}
 	s.sayListening(change.Added)
 	s.installPanes(panes)
 	defer s.closePanes()
 	return s.attend(ctx, change, hups, ends)
+}
+
+// bind binds all that the process listens on, and confines it to what it needs then.
+func (s *service) bind(ctx context.Context, needs posture.Needs) (*build.Change, map[string]*pane, error) {
+	change, err := s.program.Bind(ctx, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	panes, err := s.bindPanes(ctx, s.file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.before != nil {
+		s.before.release()
+	}
+	s.umask = posture.Umask(posture.Private)
+	if s.doorPath != "" {
+		needs.Listens = append(needs.Listens, s.doorPath)
+	}
+	return change, panes, s.confine(needs)
 }
 
 // ready builds what file says, binding nothing.
