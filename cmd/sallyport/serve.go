@@ -88,7 +88,7 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	}}
 	s.limit(file.Limits)
 	posture.TidyStart()
-	change, panes, err := s.bind(ctx, first.needs(file))
+	change, panes, err := s.bindFirst(ctx, first.needs(file))
 	if err != nil {
 		return failure{err, exitFailed}
 	}
@@ -98,8 +98,8 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	return s.attend(ctx, change, hups, ends)
 }
 
-// bind binds all that the process listens on, and confines it to what it needs then.
-func (s *service) bind(ctx context.Context, needs posture.Needs) (*build.Change, map[string]*pane, error) {
+// bindFirst binds all that the process listens on, and confines it to what it needs then.
+func (s *service) bindFirst(ctx context.Context, needs posture.Needs) (*build.Change, map[string]*pane, error) {
 	change, err := s.program.Bind(ctx, nil)
 	if err != nil {
 		return nil, nil, err
