@@ -53,6 +53,7 @@ type Program struct {
 	Logs      []io.Closer // key logs, to close at the end
 	Lasting   *Lasting
 	Expiries  []credential.Expiry // of our own certificates, the next one first
+	Ages      *Ages
 
 	// Work goes on while the program runs: each ends when its context does.
 	Work []func(context.Context)
@@ -180,7 +181,7 @@ func New(f *config.File, o Options) (*Program, error) {
 	b.startLists()
 	b.startStapler()
 	b.program.Work = append(b.program.Work, b.program.servers.Work()...)
-	b.program.Expiries = b.expiries()
+	b.program.Expiries, b.program.Ages = b.expiries(), b.ages()
 	return b.program, nil
 }
 

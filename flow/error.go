@@ -3,6 +3,7 @@ package flow
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Stage of a flow's life, see doc/architecture.md.
@@ -44,6 +45,17 @@ type Error struct {
 	Fault  Fault
 	Err    error
 	Alerts Alerts
+
+	Refusal *Refusal // of the other end's certificate; nil where the flow did not end by one
+}
+
+// Refusal is who said no to a certificate and why, in the words of verify, which are
+// few and none of a stranger's.
+type Refusal struct {
+	Inbound  bool          // of a client
+	Verifier string        // empty where time ran out before anybody had
+	Reason   string        // finer than the flow's: what was wrong with a client's certificate as well
+	Took     time.Duration // to say so; 0 where crypto/tls did
 }
 
 // Alerts are the numbers of TLS alerts that a flow ended with, where they are known;

@@ -93,6 +93,7 @@ type Session struct {
 	Peer                  *Peer               // nil where nobody was verified
 	PSK                   string              // the identity whose pre-shared key both ends have shown; empty if none
 	Took                  time.Duration
+	Verified              time.Duration // how much of it went into verifying Peer
 }
 
 // Peer is who the other end of a session was verified to be.

@@ -16,6 +16,8 @@ import (
 type Tally struct {
 	parts  [tallyParts]tallyPart
 	stages stageTimes
+
+	verdicts verdictTimes
 }
 
 const tallyParts = 16
@@ -27,6 +29,7 @@ type tallyPart struct {
 	bytes      map[bytesKey]*[2]int64 // of flows that have ended
 	handshakes map[handshakeKey]uint64
 	alerts     map[alertKey]uint64
+	refusals   map[refusalKey]uint64
 }
 
 type (
@@ -45,6 +48,7 @@ type (
 		sent bool
 		code uint8
 	}
+	refusalKey struct{ side, verifier, reason string }
 )
 
 // Sides of a handshake.
@@ -55,7 +59,7 @@ const (
 
 // NewTally counts from nothing.
 func NewTally() *Tally {
-	t := &Tally{stages: newStageTimes()}
+	t := &Tally{stages: newStageTimes(), verdicts: newVerdictTimes()}
 	for i := range t.parts {
 		p := &t.parts[i]
 		p.live = map[uint64]*flow.Flow{}
@@ -63,6 +67,7 @@ func NewTally() *Tally {
 		p.bytes = map[bytesKey]*[2]int64{}
 		p.handshakes = map[handshakeKey]uint64{}
 		p.alerts = map[alertKey]uint64{}
+		p.refusals = map[refusalKey]uint64{}
 	}
 	return t
 }
@@ -81,6 +86,7 @@ func (t *Tally) Begin(f *flow.Flow) {
 func (t *Tally) End(f *flow.Flow, e *flow.Error) {
 	if t.part(f).end(f, e) {
 		t.stages.observe(f)
+		t.verdicts.observe(f, e)
 	}
 }
 
@@ -118,6 +124,9 @@ func (p *tallyPart) end(f *flow.Flow, e *flow.Error) bool {
 	}
 	if e != nil && e.Alerts != (flow.Alerts{}) {
 		p.alert(e)
+	}
+	if e != nil && e.Refusal != nil {
+		p.refusals[refusalKey{sideOf(e.Refusal), e.Refusal.Verifier, e.Refusal.Reason}]++
 	}
 	return true
 }
@@ -207,10 +216,13 @@ type total struct {
 	bytes      map[bytesKey][2]int64
 	handshakes map[handshakeKey]uint64
 	alerts     map[alertKey]uint64
+	refusals   map[refusalKey]uint64
 }
 
 func (t *Tally) total() total {
-	all := total{map[string]int{}, map[flowKey]uint64{}, map[bytesKey][2]int64{}, map[handshakeKey]uint64{}, map[alertKey]uint64{}}
+	all := total{
+		map[string]int{}, map[flowKey]uint64{}, map[bytesKey][2]int64{}, map[handshakeKey]uint64{}, map[alertKey]uint64{}, map[refusalKey]uint64{},
+	}
 	for i := range t.parts {
 		t.parts[i].addTo(&all)
 	}
@@ -230,6 +242,9 @@ func (p *tallyPart) addTo(all *total) {
 	}
 	for k, n := range p.alerts {
 		all.alerts[k] += n
+	}
+	for k, n := range p.refusals {
+		all.refusals[k] += n
 	}
 	add := func(k bytesKey, up, down int64) {
 		sum := all.bytes[k]

@@ -21,6 +21,7 @@ type Metrics struct {
 	*Tally
 	Datagrams func() []Datagrams // what listeners of datagrams have counted; may be nil
 	Lost      func() uint64      // lines that the log has lost; may be nil
+	Ages      func() Ages        // may be nil
 
 	registry *prometheus.Registry
 	mu       sync.Mutex
@@ -54,7 +55,7 @@ func NewMetrics(version string, now time.Time) *Metrics {
 	build.Set(1)
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		build, m.stages.seconds, m.stages.whole, collector{m},
+		build, m.stages.seconds, m.stages.whole, m.verdicts.seconds, collector{m},
 	)
 	return m
 }
@@ -170,6 +171,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descFlows, descOpen, descBytes, descHandshakes, descAlerts, descReloads, descLoaded, descExpiry, descLimits, descDatagrams, descLost,
+		descRefusals, descListAge, descStapleAge, descStapleLeft,
 	} {
 		to <- d
 	}
@@ -203,6 +205,13 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			direction = "sent"
 		}
 		counter(descAlerts, float64(n), k.side, direction, alertName(k.code))
+	}
+	for k, n := range all.refusals {
+		counter(descRefusals, float64(n), k.side, k.verifier, k.reason)
+	}
+	if c.m.Ages != nil {
+		ages := c.m.Ages()
+		ages.collect(gauge)
 	}
 	good, failed := c.m.Reloads()
 	counter(descReloads, float64(good), "good")

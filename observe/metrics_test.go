@@ -25,7 +25,7 @@ func ended(id uint64) *flow.Flow {
 		Decision: &flow.Decision{Route: "l/1", Pattern: "offload"},
 		Hello:    &wire.Hello{SNI: "a.example"},
 		Peeked:   time.Millisecond,
-		Inbound:  []flow.Session{{Version: 0x0304, Group: 0x11ec, Took: 2 * time.Millisecond}},
+		Inbound:  []flow.Session{{Version: 0x0304, Group: 0x11ec, Took: 2 * time.Millisecond, Verified: time.Millisecond}},
 		Outbound: []flow.Session{{Version: 0x0303, Group: 29, Resumed: true}},
 		Sent:     [2]int64{3, 4}, Progress: new(flow.Progress),
 	}
@@ -46,6 +46,11 @@ func TestMetrics(t *testing.T) {
 	m := NewMetrics("v1", start)
 	m.Datagrams = func() []Datagrams { return []Datagrams{{"d", "not_dtls", 7}} }
 	m.Lost = func() uint64 { return 9 }
+	lists := 90 * time.Second
+	m.Ages = func() Ages {
+		held := Staple{Name: "a.example", Serial: "1f", Held: true, Age: time.Minute, Left: -time.Second}
+		return Ages{LogLists: &lists, Staples: []Staple{held, held, {Name: "odd\xff", Serial: "2"}}}
+	}
 	m.SetCertificates([]Certificate{{"site.pem", "a.example", start}, {"site.pem", "a.example", start.Add(time.Hour)}, {"odd\xff", "", start}})
 	m.Limit("l", "flows")
 	m.Reloaded(start.Add(time.Hour), nil)
@@ -66,6 +71,11 @@ func TestMetrics(t *testing.T) {
 	no := flow.Fail(flow.HelloMalformed, "no")
 	no.Alerts.Sent = 50
 	m.End(refused, no)
+	cert := &flow.Flow{ID: 103, Start: time.Now(), Origin: flow.Origin{Listener: "l"}}
+	m.Begin(cert)
+	no = flow.Fail(flow.PinMismatch, "no")
+	no.Refusal = &flow.Refusal{Verifier: "pin", Reason: "pin_mismatch", Took: time.Second}
+	m.End(cert, no)
 	open := ended(101)
 	m.Begin(open)
 	open.Progress.Reach(flow.StageRelay)
@@ -93,7 +103,7 @@ func TestMetrics(t *testing.T) {
 		`sallyport_alerts_total{alert="unknown",direction="received",side="outbound"} 1`,
 		`sallyport_stage_seconds_count{stage="inbound"} 41`,
 		`sallyport_stage_seconds_count{stage="peek"} 41`,
-		`sallyport_flow_seconds_count 42`,
+		`sallyport_flow_seconds_count 43`,
 		`sallyport_certificate_expiry_timestamp_seconds{file="site.pem",name="a.example"} 1.7672256e+09`,
 		`sallyport_certificate_expiry_timestamp_seconds{file="odd?",name=""} 1.7672256e+09`,
 		`sallyport_reloads_total{result="good"} 1`,
@@ -102,6 +112,14 @@ func TestMetrics(t *testing.T) {
 		`sallyport_limit_hits_total{limit="flows",listener="l"} 1`,
 		`sallyport_datagrams_total{event="not_dtls",listener="d"} 7`,
 		`sallyport_log_lines_lost_total 9`,
+		`sallyport_verify_failures_total{reason="pin_mismatch",side="outbound",verifier="pin"} 1`,
+		`sallyport_verify_seconds_count{side="inbound"} 41`,
+		`sallyport_verify_seconds_count{side="outbound"} 1`,
+		`sallyport_verify_seconds_sum{side="outbound"} 1`,
+		`sallyport_ct_log_list_age_seconds 90`,
+		`sallyport_staple_age_seconds{name="a.example",serial="1f"} 60`,
+		`sallyport_staple_left_seconds{name="a.example",serial="1f"} -1`,
+		`sallyport_staple_left_seconds{name="odd?",serial="2"} 0`,
 		"\ngo_goroutines ", "\nprocess_open_fds ", "\nprocess_resident_memory_bytes ",
 	} {
 		if !strings.Contains(got, want) {

@@ -121,6 +121,17 @@ func record(f *flow.Flow, e *flow.Error) []slog.Attr {
 	a.text("stage", e.Stage.String())
 	a.text("reason", string(e.Reason))
 	a.text("fault", e.Fault.String())
+	if r := e.Refusal; r != nil {
+		a.text("verifier", r.Verifier)
+		a.text("verdict", r.Reason)
+		if r.Took > 0 {
+			side := "out"
+			if r.Inbound {
+				side = "in"
+			}
+			a.took(side+"_verify_ms", r.Took)
+		}
+	}
 	text := e.Error()
 	if e.Reason != flow.Panic { // whose stack is ours, and wanted whole
 		text = cut(text, 4*longest)
@@ -174,6 +185,9 @@ func (a *attrs) session(side string, s flow.Session) {
 		}
 	}
 	a.took(side+"_ms", s.Took)
+	if s.Verified > 0 {
+		a.took(side+"_verify_ms", s.Verified)
+	}
 }
 
 // cut bounds s to n bytes, and says how much is missing.

@@ -94,6 +94,12 @@ func (c *Stapled) at(now time.Time) []byte {
 	return a.raw
 }
 
+// Answer is what there is to staple, be it in time or not; nil while there is none.
+func (c *Stapled) Answer() *Answer { return c.answer.Load() }
+
+// Cert is the certificate.
+func (c *Stapled) Cert() *x509.Certificate { return c.cert }
+
 // look is how often Run looks whether something is due. The clock that answers are
 // judged by is not that of timers.
 const look = 20 * time.Second

@@ -90,7 +90,7 @@ func (h *dtlsHandshake) session(start time.Time) (flow.Session, tls.ConnectionSt
 		Proto: "dtls", ALPN: cs.NegotiatedProtocol,
 		Version: cs.Version, Suite: cs.CipherSuite, Group: h.group(cs),
 		Resumed: cs.DidResume,
-		Chain:   cs.PeerCertificates, Peer: h.peer(), Took: time.Since(start),
+		Chain:   cs.PeerCertificates, Peer: h.peer(), Took: time.Since(start), Verified: h.verified,
 	}
 	if isPSK(cs.CipherSuite) {
 		s.PSK = h.psk

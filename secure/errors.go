@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"syscall"
+	"time"
 
 	"sallyport/flow"
 	"sallyport/record"
@@ -150,24 +151,26 @@ func remoteAlert(err error) (wire.Alert, bool) {
 
 // nativeError says what crypto/tls found wrong with a client's chain.
 func nativeError(err *tls.CertificateVerificationError) error {
-	reason := flow.ClientCertRejected
+	reason, code := flow.ClientCertRejected, verify.Invalid
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err.Err, &unknown):
-		reason = flow.ClientCertUnknownCA
+		reason, code = flow.ClientCertUnknownCA, verify.UnknownCA
 	case errors.As(err.Err, &invalid) && invalid.Reason == x509.Expired:
-		reason = flow.ClientCertExpired
+		reason, code = flow.ClientCertExpired, verify.Expired
 	}
 	subject := ""
 	if len(err.UnverifiedCertificates) > 0 {
 		subject = fmt.Sprintf(" %q", err.UnverifiedCertificates[0].Subject.String())
 	}
-	return flow.Fail(reason, "the client's certificate%s: %w", subject, err.Err)
+	e := flow.Fail(reason, "the client's certificate%s: %w", subject, err.Err)
+	e.Refusal = &flow.Refusal{Inbound: true, Verifier: "pkix", Reason: string(code)}
+	return e
 }
 
-// clientRefused maps a verdict on a client's certificate.
-func clientRefused(err error) error {
+// clientRefused maps a verdict on a client's certificate, which took so long.
+func clientRefused(err error, took time.Duration) error {
 	reason := flow.ClientCertRejected
 	var v *verify.Error
 	if errors.As(err, &v) {
@@ -184,16 +187,29 @@ func clientRefused(err error) error {
 			reason = flow.ClientCertMissing
 		}
 	}
-	return flow.Fail(reason, "the client's certificate: %w", err)
+	e := flow.Fail(reason, "the client's certificate: %w", err)
+	e.Refusal = refusal(v, took)
+	e.Refusal.Inbound = true
+	return e
 }
 
 // serverRefused maps a verdict on a server's certificate: verify's codes are
 // the log's.
-func serverRefused(err error) error {
+func serverRefused(err error, took time.Duration) error {
 	reason := flow.CertInvalid
 	var v *verify.Error
 	if errors.As(err, &v) {
 		reason = flow.Reason(v.Reason)
 	}
-	return flow.Fail(reason, "the server's certificate: %w", err)
+	e := flow.Fail(reason, "the server's certificate: %w", err)
+	e.Refusal = refusal(v, took)
+	return e
+}
+
+// refusal is what v says; nil is of a verdict that did not come.
+func refusal(v *verify.Error, took time.Duration) *flow.Refusal {
+	if v == nil {
+		return &flow.Refusal{Reason: "unfinished", Took: took}
+	}
+	return &flow.Refusal{Verifier: v.By, Reason: string(v.Reason), Took: took}
 }

@@ -22,6 +22,8 @@ type handshake struct {
 	// id is set by VerifyConnection, which a TLS 1.3 server calls before it has
 	// checked CertificateVerify: it says nothing until the handshake returns.
 	id *verify.Identity
+	// verified is how long verifying took: whose session is resumed is verified twice.
+	verified time.Duration
 	// asked says that the server has asked for a certificate, and we have none.
 	asked bool
 	// resumes says that crypto/tls keeps the server's tickets.
@@ -58,7 +60,7 @@ func (h *handshake) session(t *tls.Conn, start time.Time) (flow.Session, tls.Con
 		Proto: "tls", ALPN: cs.NegotiatedProtocol,
 		Version: cs.Version, Suite: cs.CipherSuite, Group: uint16(cs.CurveID),
 		Resumed: cs.DidResume, ECH: cs.ECHAccepted,
-		Chain: cs.PeerCertificates, Took: time.Since(start),
+		Chain: cs.PeerCertificates, Took: time.Since(start), Verified: h.verified,
 	}
 	s.Peer = h.peer()
 	return s, cs

@@ -20,7 +20,6 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 
-	"sallyport/flow"
 	"sallyport/verify"
 )
 
@@ -169,7 +168,7 @@ func (s *server) renewTicketKeys() {
 
 // resumption puts the client's chain into its ticket and verifies it again when
 // the ticket comes back. One that no longer passes gives a full handshake.
-func (s *server) resumption(ctx context.Context, f *flow.Flow, cfg *tls.Config) (
+func (s *server) resumption(ctx context.Context, h *handshake, cfg *tls.Config) (
 	func(tls.ConnectionState, *tls.SessionState) ([]byte, error),
 	func([]byte, tls.ConnectionState) (*tls.SessionState, error),
 ) {
@@ -182,7 +181,7 @@ func (s *server) resumption(ctx context.Context, f *flow.Flow, cfg *tls.Config) 
 		if err != nil || ss == nil {
 			return nil, err
 		}
-		if len(ss.Extra) != 1 || !s.stillPasses(ctx, f, cs, ss.Extra[0]) {
+		if len(ss.Extra) != 1 || !s.stillPasses(ctx, h, cs, ss.Extra[0]) {
 			return nil, nil
 		}
 		// What is sealed again later gets its chain anew.
@@ -192,7 +191,7 @@ func (s *server) resumption(ctx context.Context, f *flow.Flow, cfg *tls.Config) 
 	return seal, open
 }
 
-func (s *server) stillPasses(ctx context.Context, f *flow.Flow, cs tls.ConnectionState, extra []byte) bool {
+func (s *server) stillPasses(ctx context.Context, h *handshake, cs tls.ConnectionState, extra []byte) bool {
 	chain, err := parseChain(extra)
 	if err != nil {
 		return false
@@ -200,9 +199,11 @@ func (s *server) stillPasses(ctx context.Context, f *flow.Flow, cs tls.Connectio
 	if len(chain) == 0 {
 		return s.Auth != AuthRequire && !s.Named
 	}
-	p := presented(verify.Client, f, cs, s.Now())
+	p := presented(verify.Client, h.flow, cs, s.Now())
 	p.Chain, p.Resumed = chain, true
+	start := time.Now()
 	_, err = s.Verify.Verify(ctx, p)
+	h.verified += time.Since(start)
 	return err == nil
 }
 

@@ -72,7 +72,7 @@ func (s *server) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.Conn
 			cfg.ClientCAs = s.Pool()
 		}
 		cfg.VerifyConnection = func(cs tls.ConnectionState) error { return s.verify(ctx, h, cs) }
-		cfg.WrapSession, cfg.UnwrapSession = s.resumption(ctx, f, cfg)
+		cfg.WrapSession, cfg.UnwrapSession = s.resumption(ctx, h, cfg)
 	}
 	u := h.under(c, cfg, &s.Common)
 	t := tls.Server(u, cfg)
@@ -133,9 +133,11 @@ func (s *Server) verify(ctx context.Context, h *handshake, cs tls.ConnectionStat
 		}
 		return nil
 	}
+	start := time.Now()
 	id, err := s.Verify.Verify(ctx, presented(verify.Client, h.flow, cs, s.Now()))
+	h.verified += time.Since(start)
 	if err != nil {
-		return clientRefused(err)
+		return clientRefused(err, h.verified)
 	}
 	h.id = id
 	return nil
@@ -261,9 +263,10 @@ func (c *Client) ask(ctx context.Context) (string, error) {
 	if c.Ask == nil {
 		return c.SNI, nil
 	}
+	start := time.Now()
 	sni, err := c.Ask(ctx)
 	if err != nil {
-		return "", serverRefused(err)
+		return "", serverRefused(err, time.Since(start))
 	}
 	return sni, nil
 }
@@ -271,9 +274,11 @@ func (c *Client) ask(ctx context.Context) (string, error) {
 func (c *Client) verify(ctx context.Context, h *handshake, sni string, cs tls.ConnectionState) error {
 	p := presented(verify.Server, h.flow, cs, c.Now())
 	p.Name, p.Port, p.SNI = c.Name, c.Port, sni
+	start := time.Now()
 	id, err := c.Verify.Verify(ctx, p)
+	h.verified = time.Since(start)
 	if err != nil {
-		return serverRefused(err)
+		return serverRefused(err, h.verified)
 	}
 	h.id = id
 	return nil

@@ -19,6 +19,9 @@ type authenticator struct {
 	pkix verify.PKIX // without anchors
 }
 
+// String names it where it refuses.
+func (authenticator) String() string { return "spiffe" }
+
 func (a authenticator) Authenticate(ctx context.Context, p *verify.Presented) (*verify.Identity, error) {
 	pkix := a.pkix
 	if len(p.Chain) == 0 {

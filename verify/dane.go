@@ -45,7 +45,7 @@ func (d *DANE) ServerName(ctx context.Context, name string, port uint16, transpo
 	case errors.Is(err, ErrNotApplicable):
 		return name, nil
 	case err != nil:
-		return "", err
+		return "", by(d, err)
 	}
 	return s.Base, nil
 }
@@ -87,7 +87,7 @@ func (d *DANE) Authenticate(ctx context.Context, p *Presented) (*Identity, error
 
 // notApplicable is a refusal where nobody else has a say.
 func notApplicable(r Reason, format string, args ...any) *Error {
-	return &Error{r, beside{fmt.Errorf(format, args...)}}
+	return &Error{Reason: r, Err: beside{fmt.Errorf(format, args...)}}
 }
 
 // beside is an error that is ErrNotApplicable as well, and does not say so.

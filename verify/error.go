@@ -2,6 +2,7 @@ package verify
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -45,6 +46,7 @@ const (
 // Error is a refusal.
 type Error struct {
 	Reason Reason
+	By     string // whose word it is, as of [Identity.By]; empty where nobody was asked
 	Err    error
 }
 
@@ -53,7 +55,28 @@ func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
 func fail(r Reason, format string, args ...any) *Error {
-	return &Error{r, fmt.Errorf(format, args...)}
+	return &Error{Reason: r, Err: fmt.Errorf(format, args...)}
+}
+
+// by says that a refusal is the word of who, unless it says already whose it is.
+func by(who any, err error) error {
+	if e, ok := errors.AsType[*Error](err); ok && e.By == "" {
+		return &Error{e.Reason, whose(who), err}
+	}
+	return err
+}
+
+// whose also names those that refuse and whose passing says little.
+func whose(who any) string {
+	switch w := who.(type) {
+	case *revocation:
+		return revocationHard{w}.String()
+	case allowAll:
+		return allow{}.String()
+	case fmt.Stringer:
+		return w.String()
+	}
+	return ""
 }
 
 // The texts below carry strings that strangers chose: they are quoted, and cut

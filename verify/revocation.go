@@ -180,7 +180,7 @@ func onPath(p *Presented, path []*x509.Certificate, verdicts map[pair]*verdict) 
 			none = fail(RevocationUnknown, "the %s has too many paths to look at all certificates of them", p.Role)
 		case v == nil:
 		case v.answer == nil:
-			none = &Error{RevocationUnknown, &notKnown{path[i], v.none}}
+			none = &Error{Reason: RevocationUnknown, Err: &notKnown{path[i], v.none}}
 		case v.answer.Revoked:
 			return fail(RevokedCert, "the %s was revoked on %s (%s), says the %s; it has to be replaced",
 				describe(path[i]), stamp(v.answer.At), v.answer.Reason, v.from), nil

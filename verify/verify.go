@@ -124,13 +124,13 @@ type either struct{ first, then Authenticator }
 func (e either) Authenticate(ctx context.Context, p *Presented) (*Identity, error) {
 	id, err := e.first.Authenticate(ctx, p)
 	if !errors.Is(err, ErrNotApplicable) {
-		return id, err
+		return id, by(e.first, err)
 	}
 	id, second := e.then.Authenticate(ctx, p)
 	if why, ok := errors.AsType[*Error](err); ok && id != nil {
 		id.Note(why.Reason, "%s", why)
 	}
-	return id, second
+	return id, by(e.then, second)
 }
 
 // With verifies by a, then by all of checks at once. Where several refuse, the
@@ -154,7 +154,7 @@ func (v verifier) Verify(ctx context.Context, p *Presented) (*Identity, error) {
 	}
 	id, err := v.authenticator.Authenticate(ctx, p)
 	if err != nil {
-		return nil, err
+		return nil, by(v.authenticator, err)
 	}
 	if id == nil { // an authenticator that says neither has not authenticated
 		return nil, fail(Invalid, "%T gave no identity", v.authenticator)
@@ -174,7 +174,7 @@ func (v verifier) Verify(ctx context.Context, p *Presented) (*Identity, error) {
 
 func (v verifier) check(ctx context.Context, p *Presented, id *Identity) error {
 	if len(v.checks) == 1 {
-		return v.checks[0].Check(ctx, p, id)
+		return by(v.checks[0], v.checks[0].Check(ctx, p, id))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -190,7 +190,7 @@ func (v verifier) check(ctx context.Context, p *Presented, id *Identity) error {
 	for i := range results {
 		r := &results[i]
 		if <-r.done; first == nil && (r.err != nil || r.panicked != nil) {
-			first = r.err
+			first = by(v.checks[i], r.err)
 			cancel() // what the others say is not needed any more
 		}
 	}

@@ -41,7 +41,7 @@ type pane struct {
 func (s *service) watch(queue *observe.Queue) {
 	s.metrics = observe.NewMetrics(versionText(), time.Now())
 	s.metrics.Lost = queue.Lost
-	s.metrics.Datagrams = s.datagrams
+	s.metrics.Datagrams, s.metrics.Ages = s.datagrams, s.ages
 	s.records = &observe.Records{Log: s.log}
 	s.panes = map[string]*pane{}
 	s.started, s.asked, s.told = time.Now(), make(chan chan error), make(chan struct{}, 1)
@@ -55,6 +55,19 @@ func (s *service) counts(file *config.File, program *build.Program) {
 		list[i] = observe.Certificate(x)
 	}
 	s.metrics.SetCertificates(list)
+}
+
+func (s *service) ages() (a observe.Ages) {
+	s.mu.Lock()
+	from := s.program.Ages
+	s.mu.Unlock()
+	if age, ok := from.LogLists(); ok {
+		a.LogLists = &age
+	}
+	for _, one := range from.Staples() {
+		a.Staples = append(a.Staples, observe.Staple(one))
+	}
+	return a
 }
 
 func (s *service) datagrams() (list []observe.Datagrams) {
