@@ -39,11 +39,17 @@ func serveBackend(args []string) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		if len(args) == 4 && args[2] == "stapled" {
+			if cert.OCSPStaple, err = os.ReadFile(args[3]); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		}
 		l = tls.NewListener(l, &tls.Config{
 			Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12,
 			// What every peer has, so that all make the same handshake.
 			CurvePreferences:       []tls.CurveID{tls.X25519},
-			SessionTicketsDisabled: len(args) == 2,
+			SessionTicketsDisabled: len(args) == 2 || args[2] != "resuming",
 		})
 	}
 	fmt.Println(l.Addr())

@@ -69,7 +69,7 @@ func run(rowPattern, peerPattern string, rounds int, bin, out string) error {
 	defer b.stopBackends()
 
 	var results []result
-	for _, r := range slices.Concat(rows, datagramRows) {
+	for _, r := range slices.Concat(rows, datagramRows, []row{verifierRow}) {
 		if !rowMatch.MatchString(r.name) {
 			continue
 		}

@@ -7,11 +7,17 @@ import (
 	"strings"
 )
 
-// reports are the tables as Markdown: that of streams, then that of datagrams.
+// reports are the tables as Markdown: that of streams, that of datagrams, that of
+// verifiers.
 func reports(results []result) string {
 	var streams, datagrams []result
+	verifiers := ""
 	for _, r := range results {
-		if (job{pattern: r.row.pattern}).datagrams() {
+		if r.row.among != nil {
+			if len(r.peers) > 0 {
+				verifiers = verifierHeading() + verifierReport(r)
+			}
+		} else if (job{pattern: r.row.pattern}).datagrams() {
 			datagrams = append(datagrams, r)
 		} else {
 			streams = append(streams, r)
@@ -24,7 +30,7 @@ func reports(results []result) string {
 	if len(datagrams) > 0 {
 		text += datagramHeading() + report(datagrams)
 	}
-	return text
+	return text + verifiers
 }
 
 // report is a table, with a column for each proxy that has a figure in it.

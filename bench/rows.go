@@ -24,9 +24,10 @@ type bench struct {
 	pool      *x509.CertPool
 	authority *ca.CA
 	plain     *backend
-	secure    *backend // speaks TLS itself, and resumes nothing
-	resuming  *backend // and this one does
-	datagrams *backend // UDP, and echoes
+	secure    *backend  // speaks TLS itself, and resumes nothing
+	resuming  *backend  // and this one does
+	datagrams *backend  // UDP, and echoes
+	verified  *verified // made when a row first asks
 	costs     costs
 }
 
@@ -43,8 +44,10 @@ type row struct {
 	certs   int  // for rows about start-up: how many, and measure is not used
 	resumes bool // the server keeps sessions
 	reloads bool
-	single  bool  // one round, which warms up by itself
-	bound   bound // empty where cryptography is not what the row is about
+	single  bool   // one round, which warms up by itself
+	split   int    // of each round, into so many shorter ones; 0 is 1
+	bound   bound  // empty where cryptography is not what the row is about
+	among   []peer // what is measured in place of the proxies: sallyport in several ways
 }
 
 type figure struct {
@@ -156,6 +159,7 @@ func (b *bench) stopBackends() {
 			s.stop()
 		}
 	}
+	b.verified.stop()
 }
 
 // result is a row's figures by peer: [figure][round].
@@ -184,10 +188,7 @@ func (b *bench) row(r row, match *regexp.Regexp) (result, error) {
 			p.stop()
 		}
 	}()
-	for _, p := range peers {
-		if !match.MatchString(p.name) {
-			continue
-		}
+	for _, p := range r.peers(match) {
 		up, err := b.start(p, j)
 		if err != nil {
 			return res, err
@@ -196,7 +197,7 @@ func (b *bench) row(r row, match *regexp.Regexp) (result, error) {
 			running = append(running, up)
 		}
 	}
-	rounds := b.rounds
+	rounds := b.rounds * max(r.split, 1)
 	if r.unit == "KiB each" || r.single {
 		rounds = 1 // memory does not waver, and does not all come back
 	}
@@ -218,6 +219,19 @@ func (b *bench) row(r row, match *regexp.Regexp) (result, error) {
 		}
 	}
 	return res, nil
+}
+
+// peers are those that match; all the ways of sallyport, where it does.
+func (r *row) peers(match *regexp.Regexp) (list []peer) {
+	if r.among != nil && match.MatchString(peers[0].name) {
+		return r.among
+	}
+	for _, p := range peers {
+		if r.among == nil && match.MatchString(p.name) {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 func (b *bench) jobFor(r row) job {
