@@ -24,7 +24,8 @@ const (
 var (
 	systemFiles = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services", "/etc/protocols",
 		"/etc/localtime", "/etc/passwd", "/etc/group", "/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem"}
-	systemPaths = []string{"/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
+	systemPaths = []string{"/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf", // where resolv.conf is put in place by a rename
+		"/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
 		"/usr/share/pki", "/usr/share/zoneinfo", "/dev/null", "/dev/urandom", "/proc/self", "/proc/stat", "/proc/meminfo", "/proc/loadavg", "/proc/sys/net", "/proc/sys/kernel", "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage"}
 )
 
