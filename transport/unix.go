@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -64,13 +65,15 @@ func removing(u *net.UnixListener, path string) (*source, error) {
 		u.Close()
 		return nil, err
 	}
-	return unixSource(u, func() error {
+	// Once: the number of a file that has gone is given to the next, which may be the
+	// socket of the process that took over.
+	return unixSource(u, sync.OnceValue(func() error {
 		if now, err := os.Lstat(path); err == nil && os.SameFile(ours, now) {
 			// Whether it goes or not, nothing is left to be done about it.
 			_ = os.Remove(path)
 		}
 		return u.Close()
-	}), nil
+	})), nil
 }
 
 // removeStale removes the socket file of a process that is gone. Only what

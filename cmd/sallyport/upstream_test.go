@@ -71,7 +71,7 @@ func TestServersByHash(t *testing.T) {
 	f := newFlapper(t, "c")
 	p := start(t, "proxy", "tcp://127.0.0.1:0", "tcp://"+backend(t, "a"), "tcp://"+backend(t, "b"), "tcp://"+f.addr, "--to-balance", "hash")
 	of := func() (where []string) {
-		for i := range 24 {
+		for i := range 60 { // so many that none of three is left out by chance
 			where = append(where, askFrom(t, fmt.Sprintf("127.0.0.%d", 10+i), p.Addr("")))
 		}
 		return where
