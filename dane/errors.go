@@ -10,8 +10,8 @@ type State uint8
 
 const (
 	Failed   State = iota // there was no answer: nothing is known
-	Bogus                 // there was one, and its signatures are wrong
-	Insecure              // the zone is not signed, or nothing shows that it is
+	Bogus                 // there was one, and its signatures are wrong, or missing where there have to be some
+	Insecure              // the zone is not signed; by a resolver's word also where it validates nothing
 	Secure
 )
 
@@ -37,14 +37,14 @@ type Error struct {
 
 func (e *Error) Error() string {
 	if e.State == Bogus {
-		return fmt.Sprintf("the signatures of %s %s are wrong (DNSSEC): %s", e.Name, e.Type, e.Err)
+		return fmt.Sprintf("the answer for %s %s does not hold (DNSSEC): %s", e.Name, e.Type, e.Err)
 	}
 	return fmt.Sprintf("looking up %s %s: %s", e.Name, e.Type, e.Err)
 }
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// bogus marks what signatures that are there and wrong gave.
+// bogus marks what DNSSEC refutes.
 type bogus struct{ error }
 
 func (b bogus) Unwrap() error { return b.error }

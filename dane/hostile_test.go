@@ -23,14 +23,7 @@ import (
 // brought to say most of it.
 func answerer(t *testing.T, answer func(network string, q *dns.Msg) [][]byte) []dane.Server {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := bothPorts(t)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		buf := make([]byte, 4096)
@@ -65,6 +58,24 @@ func answerer(t *testing.T, answer func(network string, q *dns.Msg) [][]byte) []
 	})
 	t.Cleanup(func() { pc.Close(); l.Close(); wg.Wait() })
 	return []dane.Server{{Addr: pc.LocalAddr().String()}}
+}
+
+// bothPorts are one that is free for UDP and TCP.
+func bothPorts(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pc, err := net.ListenPacket("udp", l.Addr().String())
+		if err == nil {
+			return pc, l
+		}
+		l.Close()
+	}
+	t.Fatal("no port is free for both TCP and UDP")
+	return nil, nil
 }
 
 func pack(t *testing.T, m *dns.Msg) []byte {

@@ -13,78 +13,106 @@ import (
 
 // A proof goes from the records up: a signature over them, the key it was made with,
 // the DS record of that key's zone, its signature, and so on to a trust anchor (RFC
-// 4035, section 5). It shows that records are there; that there are none, or that a
-// zone is not signed, it cannot show: what has no proof is no better than insecure.
+// 4035, section 5). Of what is not there the proof is the same, over records of its
+// neighbours (denial.go). What has no proof is bogus, unless its zone is proved to have
+// no signatures (descent.go).
 
-// Bounds on what one answer can have us do (CVE-2023-50387).
+// Bounds on what one look-up can have us do (CVE-2023-50387).
 const (
-	maxQueries    = 48 // two a zone
+	maxQueries    = 48 // two a zone, and one a label
 	maxSignatures = 64 // verified
 	maxSigs       = 8  // looked at for one set
 	maxKeys       = 24 // of one zone
+	maxSameTag    = 4  // of these, tried for one signature
 	maxZones      = 512
 )
 
-// proof is the work for one answer.
+// proof is the work for one look-up.
 type proof struct {
 	*Resolver
 	queries, signatures int
+	hashes              int // that may still be made
+	cuts                map[string]cutFound
 	until               time.Time // for how long what was proved holds
 }
 
-// prove gives Secure where all of sets are proved. said is the word of a resolver
-// whose word counts: what it calls secure and cannot be proved is refused.
-func (r *Resolver) prove(ctx context.Context, sets []rrset, said bool) (State, time.Time, error) {
-	p := &proof{Resolver: r, until: r.o.Now().Add(keepMost)}
-	var unproven error
+// prove says whether an answer that rests on sets is proved, or shown to be in a zone
+// without signatures; where they end in nothing, that there is nothing.
+func (r *Resolver) prove(ctx context.Context, a *Answer, q question, sets []rrset, m *dns.Msg) (State, time.Time, error) {
+	p := &proof{Resolver: r, hashes: maxHashes, cuts: make(map[string]cutFound), until: r.o.Now().Add(keepMost)}
+	state := Secure
 	for _, s := range sets {
-		err := p.set(ctx, s)
-		switch {
-		case err == nil:
-		case errors.Is(err, errUnproven):
-			unproven = err
-		default:
+		if err := p.set(ctx, s, m); isUnproven(err) {
+			state = Insecure
+		} else if err != nil {
 			return Failed, p.until, err
 		}
 	}
-	switch {
-	case unproven == nil:
-		return Secure, p.until, nil
-	case said:
-		return Failed, p.until, fmt.Errorf("the resolver calls the answer secure, but %w", unproven)
+	if len(sets) == len(a.Aliases) {
+		f, err := p.absent(ctx, a.Name, q.qtype, m)
+		switch {
+		case isUnproven(err):
+			state = Insecure
+		case err != nil:
+			return Failed, p.until, err
+		default:
+			a.Exists = f == noData
+		}
 	}
-	return Insecure, p.until, nil
+	return state, p.until, nil
 }
 
-// errUnproven is wrapped where a proof is not complete, but nothing contradicts it.
+// errUnproven is wrapped where there can be no proof, which is itself proved: the zone
+// is not signed.
 var errUnproven = errors.New("it cannot be proved")
 
 func unproven(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errUnproven)...)
 }
 
-// set proves one set of records.
-func (p *proof) set(ctx context.Context, s rrset) error {
-	err := unproven("%s has no signature", s)
-	for _, sig := range s.sigs[:min(len(s.sigs), maxSigs)] {
-		e := p.signature(ctx, s, sig)
-		if e == nil {
-			return nil
-		}
-		_, wrong := errors.AsType[bogus](e)
-		if !wrong && !errors.Is(e, errUnproven) {
-			return e
-		}
-		if wrong || !isBogus(err) {
-			err = e
+func isUnproven(err error) bool { return errors.Is(err, errUnproven) && !isBogus(err) }
+
+// set proves one set of records; m is what it came in.
+func (p *proof) set(ctx context.Context, s rrset, m *dns.Msg) error {
+	sig, err := p.signed(ctx, s)
+	switch {
+	case err == nil && int(sig.Labels) < s.labels():
+		return p.nothingCloser(ctx, s, sig, m)
+	case err == nil || !isBogus(err) && !isUnproven(err):
+		return err
+	}
+	if s.qtype == dns.TypeCNAME {
+		if d, ok := synthesized(s, m); ok {
+			return p.set(ctx, d, m)
 		}
 	}
-	return err
+	return p.unlessInsecure(ctx, s.name, s.qtype, err)
+}
+
+// signed gives the signature that proves a set, if it is no wildcard's.
+func (p *proof) signed(ctx context.Context, s rrset) (*dns.RRSIG, error) {
+	err := bogusf("%s has no signature", s)
+	for _, sig := range s.sigs[:min(len(s.sigs), maxSigs)] {
+		e := p.signature(ctx, s, sig)
+		switch {
+		case e == nil:
+			return sig, nil
+		case !isBogus(e) && !isUnproven(e):
+			return nil, e
+		}
+		err = e
+	}
+	return nil, err
 }
 
 func isBogus(err error) bool {
 	_, is := errors.AsType[bogus](err)
 	return is
+}
+
+// labels counts those that a signature over a set counts (RFC 4034, section 3.1.3).
+func (s rrset) labels() int {
+	return dns.CountLabel(strings.TrimPrefix(s.name, "*."))
 }
 
 func (s rrset) String() string {
@@ -115,10 +143,9 @@ func (p *proof) signature(ctx context.Context, s rrset, sig *dns.RRSIG) error {
 // holds is what a signature must be before its bytes matter (RFC 4035, section 5.3.1).
 func (p *proof) holds(s rrset, sig *dns.RRSIG) error {
 	now := uint32(p.o.Now().Unix()) // serial numbers (RFC 1982), good for 68 years either way
-	switch labels := dns.CountLabel(s.name); {
-	case int(sig.Labels) < labels:
-		// Good only with a proof that the name itself is not there.
-		return unproven("%s comes from a wildcard", s)
+	switch labels := s.labels(); {
+	case int(sig.Labels) < labels && ofItself(s.qtype):
+		return bogusf("%s comes from a wildcard, which it cannot", s)
 	case int(sig.Labels) > labels:
 		return bogusf("the signature of %s is for a longer name", s)
 	case int32(sig.Expiration-now) < 0:
@@ -126,9 +153,19 @@ func (p *proof) holds(s rrset, sig *dns.RRSIG) error {
 	case int32(now-sig.Inception) < 0:
 		return bogusf("the signature of %s by %q is not valid before %s; is the clock right?", s, sig.SignerName, dns.TimeToString(sig.Inception))
 	case !supported(sig.Algorithm):
-		return unproven("%s is signed by algorithm %d, which is not taken", s, sig.Algorithm)
+		return bogusf("%s is signed by algorithm %d, which is not taken", s, sig.Algorithm)
 	}
 	return nil
+}
+
+// ofItself says of a type that its records speak of one name, never of all that a
+// wildcard stands for.
+func ofItself(qtype uint16) bool {
+	switch qtype {
+	case dns.TypeDS, dns.TypeDNSKEY, dns.TypeNSEC, dns.TypeNSEC3, dns.TypeDNAME:
+		return true
+	}
+	return false
 }
 
 // supported leaves out SHA-1 and what came before it (RFC 9905), and what nobody uses.
@@ -141,9 +178,13 @@ func supported(algorithm uint8) bool {
 }
 
 func (p *proof) verify(s rrset, sig *dns.RRSIG, keys []*dns.DNSKEY) error {
+	tried := 0
 	for _, k := range keys {
 		if k.Algorithm != sig.Algorithm || k.KeyTag() != sig.KeyTag {
 			continue
+		}
+		if tried++; tried > maxSameTag {
+			break
 		}
 		if p.signatures++; p.signatures > maxSignatures {
 			return fmt.Errorf("more than %d signatures would have to be verified", maxSignatures)
@@ -173,15 +214,20 @@ func (p *proof) zone(ctx context.Context, name string) ([]*dns.DNSKEY, error) {
 	}
 	ds, known := p.o.Anchors.ds[name], p.o.Anchors.keys[name]
 	if len(ds) == 0 && len(known) == 0 {
-		var err error
-		if ds, err = p.delegation(ctx, name); err != nil {
+		c, err := p.delegation(ctx, name)
+		switch {
+		case err != nil:
 			return nil, err
+		case len(c.ds) == 0:
+			return nil, bogusf("%q has signed, and is no zone", name)
 		}
+		ds = c.ds
 	}
-	s, err := p.fetch(ctx, name, dns.TypeDNSKEY)
+	m, err := p.fetch(ctx, name, dns.TypeDNSKEY)
 	if err != nil {
 		return nil, err
 	}
+	s := setOf(m.Answer, name, dns.TypeDNSKEY)
 	var all, entry []*dns.DNSKEY
 	for _, rr := range s.rrs[:min(len(s.rrs), maxKeys)] {
 		k := rr.(*dns.DNSKEY)
@@ -222,46 +268,17 @@ func vouched(k *dns.DNSKEY, ds []*dns.DS, known []*dns.DNSKEY) bool {
 	})
 }
 
-// delegation gives the DS records of a zone, proved, without those not to be used.
-func (p *proof) delegation(ctx context.Context, name string) ([]*dns.DS, error) {
-	if !p.o.Anchors.enclose(name) {
-		return nil, unproven("no trust anchor is above %q", name)
-	}
-	s, err := p.fetch(ctx, name, dns.TypeDS)
-	if err != nil {
-		return nil, err
-	}
-	if len(s.rrs) == 0 {
-		return nil, unproven("the zone %q has no DS record", name)
-	}
-	if err := p.set(ctx, s); err != nil {
-		return nil, err
-	}
-	var ds []*dns.DS
-	for _, rr := range s.rrs[:min(len(s.rrs), maxKeys)] {
-		if d := rr.(*dns.DS); strongDigest(d.DigestType) && supported(d.Algorithm) {
-			ds = append(ds, d)
-		}
-	}
-	if len(ds) == 0 {
-		return nil, unproven("the DS records of %q are of kinds that are not taken (SHA-1)", name)
-	}
-	return ds, nil
-}
-
-func strongDigest(kind uint8) bool { return kind == dns.SHA256 || kind == dns.SHA384 }
-
-func (p *proof) fetch(ctx context.Context, name string, qtype uint16) (rrset, error) {
+func (p *proof) fetch(ctx context.Context, name string, qtype uint16) (*dns.Msg, error) {
 	if p.queries++; p.queries > maxQueries {
-		return rrset{}, fmt.Errorf("more than %d questions would have to be asked", maxQueries)
+		return nil, fmt.Errorf("more than %d questions would have to be asked", maxQueries)
 	}
 	q := question{name, qtype}
 	reply, err := p.ask(ctx, q)
+	if err == nil {
+		err = bounded(reply.msg)
+	}
 	if err != nil {
-		return rrset{}, fmt.Errorf("%s %s: %w", q.show(), q.typeName(), err)
+		return nil, fmt.Errorf("%s %s: %w", q.show(), q.typeName(), err)
 	}
-	if len(reply.msg.Answer) > maxSet {
-		return rrset{}, fmt.Errorf("%s %s: the answer has %d records; at most %d are looked at", q.show(), q.typeName(), len(reply.msg.Answer), maxSet)
-	}
-	return setOf(reply.msg.Answer, name, qtype), nil
+	return reply.msg, nil
 }

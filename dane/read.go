@@ -12,7 +12,7 @@ import (
 
 const (
 	maxAliases = 8   // CNAMEs in a row; resolvers stop at about as many
-	maxSet     = 256 // records of one answer
+	maxSet     = 256 // records of one section of an answer
 )
 
 // For how long what was found is kept.
@@ -63,8 +63,8 @@ func (s rrset) ttl() time.Duration {
 // those it rests on, aliases first; there are none where there is no answer. keep is
 // for how long all of it holds, within bounds.
 func read(m *dns.Msg, q question) (a *Answer, sets []rrset, keep time.Duration, err error) {
-	if len(m.Answer) > maxSet {
-		return nil, nil, 0, fmt.Errorf("the answer has %d records; at most %d are looked at", len(m.Answer), maxSet)
+	if err := bounded(m); err != nil {
+		return nil, nil, 0, err
 	}
 	a = &Answer{Name: q.name, Exists: m.Rcode == dns.RcodeSuccess}
 	keep = keepMost
@@ -96,6 +96,13 @@ func read(m *dns.Msg, q question) (a *Answer, sets []rrset, keep time.Duration, 
 		}
 	}
 	return a, sets, max(min(keep, a.TTL), keepLeast), nil
+}
+
+func bounded(m *dns.Msg) error {
+	if n := max(len(m.Answer), len(m.Ns)); n > maxSet {
+		return fmt.Errorf("the answer has %d records; at most %d are looked at", n, maxSet)
+	}
+	return nil
 }
 
 // absence is for how long there being nothing holds.

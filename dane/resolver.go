@@ -139,22 +139,17 @@ func (r *Resolver) find(ctx context.Context, q question) (*Answer, time.Duration
 	if err != nil {
 		return nil, keepFailure, failure(q, err)
 	}
-	a.State = Insecure
 	switch {
-	case r.o.Anchors == nil:
-		if reply.secure() {
-			a.State = Secure
-		}
-	case len(sets) == 0 && reply.secure():
-		// That there is nothing is not proved here; nor can who says so make
-		// anything pass by it.
-		a.State = Secure
-	case len(sets) > 0:
+	case r.o.Anchors != nil:
 		var until time.Time
-		if a.State, until, err = r.prove(ctx, sets, reply.secure()); err != nil {
+		if a.State, until, err = r.prove(ctx, a, q, sets, reply.msg); err != nil {
 			return nil, keepFailure, failure(q, err)
 		}
 		keep = max(min(keep, until.Sub(r.o.Now())), 0)
+	case reply.secure():
+		a.State = Secure
+	default:
+		a.State = Insecure
 	}
 	return a, keep, nil
 }

@@ -65,19 +65,18 @@ func inForce(data []byte) []byte {
 	return out
 }
 
-// enclose says whether name is below one of the anchors.
-func (t *TrustAnchors) enclose(name string) bool {
-	for zone := range t.ds {
-		if zone != name && dns.IsSubDomain(zone, name) {
-			return true
+// closest is the zone of the anchor that proofs of records of that type at name end in.
+func (t *TrustAnchors) closest(name string, qtype uint16) (zone string, ok bool) {
+	for labels := dns.CountLabel(name); labels >= 0; labels-- {
+		zone = suffix(name, labels)
+		if qtype == dns.TypeDS && zone == name { // which is the parent's
+			continue
+		}
+		if len(t.ds[zone]) > 0 || len(t.keys[zone]) > 0 {
+			return zone, true
 		}
 	}
-	for zone := range t.keys {
-		if zone != name && dns.IsSubDomain(zone, name) {
-			return true
-		}
-	}
-	return false
+	return "", false
 }
 
 // keyCache remembers the proved keys of zones.

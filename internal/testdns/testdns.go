@@ -30,10 +30,16 @@ type Records map[string]string
 
 // kinds says how each zone is signed.
 var kinds = map[string]string{
-	".":             "nsec",
-	"test":          "nsec3",
-	"example.test":  "nsec",
-	"nsec3.test":    "nsec3",
+	".":            "nsec",
+	"test":         "nsec3",
+	"example.test": "nsec",
+	"nsec3.test":   "nsec3",
+	"optout.test":  "optout", // NSEC3 that leave out what is not signed
+
+	"sub.example.test": "unsigned",
+	"sub.nsec3.test":   "unsigned",
+	"sub.optout.test":  "unsigned",
+
 	"nsd.test":      "ldns",     // signed by ldns-signzone, served by nsd
 	"insecure.test": "unsigned", // and so says its parent
 	"bogus.test":    "tampered", // one octet of each TLSA, A and CNAME differs from what was signed
@@ -81,6 +87,7 @@ func Start(t T, records Records, options ...Option) *DNS {
 			d.zones = append(d.zones, z)
 		}
 	}
+	slices.SortFunc(d.zones, func(a, b string) int { return strings.Count(b, ".") - strings.Count(a, ".") })
 	d.zones = append(d.zones, "test", ".")
 	for _, z := range d.zones { // children first: their DS records go into the parent
 		d.makeKeys(z)
@@ -149,14 +156,9 @@ func (d *DNS) text(zone string) string {
 	var b strings.Builder
 	ns := "ns." + strings.TrimPrefix(fqdn(zone), ".")
 	fmt.Fprintf(&b, "$ORIGIN %s\n$TTL 1\n@ SOA %s h.test. %d 60 60 600 1\n@ NS %s\nns A 127.0.0.1\n", fqdn(zone), ns, serial(), ns)
-	switch zone {
-	case ".":
-		b.WriteString("test NS ns.test.\nns.test A 127.0.0.1\n" + d.ds("test"))
-	case "test":
-		for _, child := range d.zones {
-			if child != "." && child != "test" {
-				fmt.Fprintf(&b, "%s NS ns.%s\nns.%s A 127.0.0.1\n%s", fqdn(child), fqdn(child), fqdn(child), d.ds(child))
-			}
+	for _, child := range d.zones {
+		if _, parent, _ := strings.Cut(fqdn(child), "."); child != "." && fqdn(parent) == fqdn(zone) {
+			fmt.Fprintf(&b, "%s NS ns.%s\nns.%s A 127.0.0.1\n%s", fqdn(child), fqdn(child), fqdn(child), d.ds(child))
 		}
 	}
 	b.WriteString(d.records[zone] + "\n")
@@ -191,6 +193,8 @@ func (d *DNS) sign(zone string) {
 		return
 	case "nsec3":
 		args = append(args, "-3", "-")
+	case "optout":
+		args = append(args, "-3", "beef", "-A")
 	case "expired":
 		args = append(args, "-s", "20200101000000", "-e", "20200201000000")
 	case "future":
@@ -307,7 +311,7 @@ zone:
 	d.unbound = d.start("unbound", "-d", "-d", "-p", "-c", d.file("unbound.conf"))
 	for _, zone := range d.zones {
 		switch kinds[zone] {
-		case "nsec", "nsec3", "ldns", "unsigned": // the others never answer
+		case "nsec", "nsec3", "optout", "ldns", "unsigned": // the others never answer
 			name := "ns." + strings.TrimPrefix(fqdn(zone), ".")
 			d.wait(name, func(ctx context.Context, r *net.Resolver) error {
 				_, err := r.LookupHost(ctx, name)
