@@ -48,13 +48,13 @@ func PathsOf(f *config.File, env func(string) string) Paths {
 }
 
 // besides are the files that belong to the certificates at location: of a folder
-// its own, of a file the keys that may lie beside it.
+// its own, of a file the keys and the SCTs that may lie beside it.
 func besides(location string) []string {
 	if credential.File(location, nil) != location {
 		return nil
 	}
-	list := credential.Beside(location)
-	for _, ext := range credential.Extensions {
+	list := append(credential.Beside(location), credential.SCTsBeside(location))
+	for _, ext := range append([]string{credential.SCTExtension}, credential.Extensions...) {
 		list = append(list, filepath.Join(location, "*"+ext))
 	}
 	return list

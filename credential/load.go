@@ -248,7 +248,7 @@ func (l *loader) pair(s *source) (*entry, error) {
 	var scts [][]byte
 	if s.info != nil {
 		var err error
-		if scts, err = besideSCTs(s.name); err != nil {
+		if scts, err = readSCTs(SCTsBeside(s.name)); err != nil {
 			return nil, err
 		}
 	}

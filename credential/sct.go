@@ -9,10 +9,18 @@ import (
 	"strings"
 )
 
-// besideSCTs gives the SCTs that lie beside the certificate in a file of that name:
-// site.sct for site.pem, a SignedCertificateTimestampList (RFC 6962, section 3.3).
-func besideSCTs(name string) ([][]byte, error) {
-	file := strings.TrimSuffix(name, filepath.Ext(name)) + ".sct"
+// SCTExtension is that of a file with SCTs.
+const SCTExtension = ".sct"
+
+// SCTsBeside gives the file that may hold the SCTs of the certificate in a file of
+// that name: site.sct for site.pem.
+func SCTsBeside(name string) string {
+	return strings.TrimSuffix(name, filepath.Ext(name)) + SCTExtension
+}
+
+// readSCTs gives what is in that file, a SignedCertificateTimestampList (RFC 6962,
+// section 3.3).
+func readSCTs(file string) ([][]byte, error) {
 	data, _, err := readFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
