@@ -54,6 +54,7 @@ type Program struct {
 	Lasting   *Lasting
 	Expiries  []credential.Expiry // of our own certificates, the next one first
 	Ages      *Ages
+	holds     *waiting // nil where nothing waits for DNS
 
 	// Work goes on while the program runs: each ends when its context does.
 	Work []func(context.Context)
@@ -73,6 +74,7 @@ type Lasting struct {
 	servers  *upstream.Set
 	answers  *revoke.Cache // nil until somebody asks for one
 	stapler  *revoke.Stapler
+	holds    *holds
 	agents   map[string]*spiffe.Workload // by address
 }
 
@@ -118,6 +120,7 @@ type builder struct {
 	crls     map[string][]*revoke.CRL
 	fetchers map[string]*revoke.Fetcher
 	own      []*revoke.Stapled // certificates that answers are stapled to
+	held     []*hold           // credentials that wait for DNS
 	lists    *logLists         // nil where ct_log_list names none
 	agents   map[string]bool   // those that this program listens to
 	program  *Program
@@ -180,6 +183,7 @@ func New(f *config.File, o Options) (*Program, error) {
 	}
 	b.startLists()
 	b.startStapler()
+	b.startHolds()
 	b.program.Work = append(b.program.Work, b.program.servers.Work()...)
 	b.program.Expiries, b.program.Ages = b.expiries(), b.ages()
 	return b.program, nil
@@ -246,7 +250,7 @@ func (b *builder) state() error {
 	if b.lasting != nil {
 		return nil
 	}
-	b.lasting = &Lasting{Sessions: secure.NewSessions(b.now), lists: newListMemory(b.file.StateDir), agents: map[string]*spiffe.Workload{}}
+	b.lasting = &Lasting{Sessions: secure.NewSessions(b.now), lists: newListMemory(b.file.StateDir), agents: map[string]*spiffe.Workload{}, holds: new(holds)}
 	dir := b.file.StateDir
 	if dir == "" {
 		if b.makesTickets() {
@@ -341,6 +345,7 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 		routes = append(routes, r)
 		l.Lines = append(l.Lines, line)
 	}
+	b.follow(l)
 	l.Decider = route.New(routes)
 	return l, nil
 }

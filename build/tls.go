@@ -97,8 +97,14 @@ func (b *builder) inbound(l *config.Listener, ech *secure.ECHKeys, c *config.Rou
 		return nil, p, err
 	}
 	if len(c.Cert) > 0 {
-		if common.Credential, err = b.credential(c.Cert, c.Key, c.Unsafe, bool(c.Staple) && !l.From.Datagram()); err != nil {
+		store, err := b.credential(c.Cert, c.Key, c.Unsafe, bool(c.Staple) && !l.From.Datagram())
+		if err != nil {
 			return nil, p, err
+		}
+		if common.Credential = store; c.TLSA == config.TLSAHold {
+			if common.Credential, err = b.holding(c, store); err != nil {
+				return nil, p, err
+			}
 		}
 	}
 	if c.SPIFFE != (config.Address{}) {
@@ -336,7 +342,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return a.Prefix(a.BitLen())
 }
 
-func (b *builder) credential(certs, keys []string, u config.Unsafe, staple bool) (credential.Source, error) {
+func (b *builder) credential(certs, keys []string, u config.Unsafe, staple bool) (*credential.Store, error) {
 	id := fmt.Sprintf("%q %q %t %t", certs, keys, u.KeyMode, staple)
 	if s, ok := b.stores[id]; ok {
 		return s, nil

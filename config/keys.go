@@ -101,7 +101,7 @@ func groupOf(k Key) string {
 		return "server"
 	case "client", "allow", "limits", "proxy_protocol", "proxy_trust":
 		return "access"
-	case "cert", "key", "psk", "alpn", "tls", "ech", "staple":
+	case "cert", "key", "psk", "alpn", "tls", "ech", "staple", "tlsa":
 		return "clients"
 	case "action", "timeouts", "match", "routes", "from":
 		return "flow"

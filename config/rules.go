@@ -19,7 +19,7 @@ type ruling struct {
 
 // The keys that mean something only where TLS ends here, on each side.
 var (
-	tlsFrom = []string{"cert", "key", "spiffe", "psk", "alpn", "tls", "staple", "client.auth", "client.ca", "client.profile", "client.pin",
+	tlsFrom = []string{"cert", "key", "spiffe", "psk", "alpn", "tls", "staple", "tlsa", "client.auth", "client.ca", "client.profile", "client.pin",
 		"client.crl", "client.revocation", "client.ct", "client.aia", "allow"}
 	tlsTo = []string{"to.name", "to.sni", "to.cert", "to.key", "to.spiffe", "to.psk", "to.psk_identity", "to.alpn", "to.tls", "to.ca", "to.profile", "to.pin",
 		"to.crl", "to.revocation", "to.dane", "to.ct", "to.aia", "to.reach"}
@@ -53,6 +53,7 @@ func (g *ruling) apply() {
 	g.kindOf(in, out)
 	if in {
 		g.credential()
+		g.tlsa()
 		g.pskClients()
 		g.clients()
 	} else {
@@ -180,7 +181,7 @@ func (g *ruling) splice() {
 // dropFrom forgets what was inherited about TLS with clients.
 func (g *ruling) dropFrom() {
 	r := g.route
-	r.Cert, r.Key, r.PSK, r.ALPN, r.TLS, r.Allow, r.Staple = nil, nil, "", ALPN{}, TLS{}, Allow{}, false
+	r.Cert, r.Key, r.PSK, r.ALPN, r.TLS, r.Allow, r.Staple, r.TLSA = nil, nil, "", ALPN{}, TLS{}, Allow{}, false, TLSAOff
 	r.SPIFFE, r.Client = Address{}, Client{Auth: AuthNone, From: r.Client.From}
 }
 
@@ -206,6 +207,26 @@ func (g *ruling) credential() {
 	}
 	g.add(g.at("from"), "acme and mint are "+strings.TrimPrefix(notBuilt, "is "),
 		"%s needs --cert, --acme-email or --mint-cert; to pass TLS through undecrypted add --action splice", g.route.Pattern)
+}
+
+// tlsa wants certificates that change by their files, and a port that records are at.
+func (g *ruling) tlsa() {
+	r := g.route
+	if r.TLSA != TLSAHold {
+		return
+	}
+	switch pos := g.at("tlsa"); {
+	case len(r.Cert) == 0:
+		if g.said.find("tlsa") != nil {
+			g.add(pos, "take it away, or name our certificate with "+pos.word("cert"), "%s hold is about the certificates of %s, and none is named", pos.word("tlsa"), pos.word("cert"))
+		}
+		r.TLSA = TLSAOff
+	case g.lis.From.Unix != "":
+		if g.said.find("tlsa") != nil {
+			g.add(pos, "take it away", "%s hold looks up the records of a port, and a unix socket has none", pos.word("tlsa"))
+		}
+		r.TLSA = TLSAOff
+	}
 }
 
 func (g *ruling) clients() {

@@ -28,6 +28,7 @@ var enums = map[string][]string{
 
 	"Revocation":  {"off", "soft", "hard"},
 	"DANE":        {"off", "prefer", "require"},
+	"TLSA":        {"off", "hold"},
 	"ProxyAccept": {"off", "optional", "require"},
 	"ProxySend":   {"off", "v1", "v2"},
 	"CT":          {"off", "report", "require"},

@@ -105,6 +105,7 @@ type Route struct {
 	Key      []string `key:"key" doc:"keys that are neither in a certificate's file nor beside it" as:"key"`
 	PSK      string   `key:"psk" doc:"file with the pre-shared keys of DTLS clients, IDENTITY:HEX a line; who is listed may pass" as:"file"`
 	Staple   Switch   `key:"staple" doc:"send OCSP responses about our own certificates, fetched ahead" default:"on"`
+	TLSA     TLSA     `key:"tlsa" doc:"hold a new certificate back until DNS has its TLSA records: off or hold" default:"off"`
 	SPIFFE   Address  `key:"spiffe" doc:"socket of a SPIFFE agent, which gives our certificate and the anchors, on both sides: unix:/run/spire/agent.sock" as:"workload"`
 	ALPN     ALPN     `key:"alpn" doc:"protocols offered to clients, or mirror: what the server chooses of the client's offer"`
 	TLS      TLS      `key:"tls" doc:"versions, ciphers and groups towards clients; alone a preset: modern, intermediate or old"`
@@ -267,6 +268,9 @@ type Revocation string
 // DANE says whether TLSA records authenticate the server.
 type DANE string
 
+// TLSA says whether a new certificate of ours waits for its TLSA records.
+type TLSA string
+
 // CT says what becomes of a certificate that is in too few logs.
 type CT string
 
@@ -308,6 +312,9 @@ const (
 	DANEOff     DANE = ""
 	DANEPrefer  DANE = "prefer"
 	DANERequire DANE = "require"
+
+	TLSAOff  TLSA = ""
+	TLSAHold TLSA = "hold"
 
 	ProxyOff      ProxyAccept = ""
 	ProxyOptional ProxyAccept = "optional"

@@ -14,7 +14,7 @@ func (s *Store) Expiries() []Expiry {
 	var list []Expiry
 	for _, e := range s.entries {
 		x := Expiry{File: e.file, NotAfter: e.Chain[0].NotAfter}
-		if names := namesOf(e.Chain[0]); len(names) > 0 {
+		if names := NamesOf(e.Chain[0]); len(names) > 0 {
 			x.Name = names[0]
 		}
 		list = append(list, x)

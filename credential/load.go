@@ -440,7 +440,7 @@ func span(d time.Duration) string {
 
 // label is what the operator knows a certificate by.
 func label(c *x509.Certificate) string {
-	if names := namesOf(c); len(names) > 0 {
+	if names := NamesOf(c); len(names) > 0 {
 		return fmt.Sprintf("%.100q", names[0])
 	}
 	return fmt.Sprintf("%.100q", c.Subject.String())

@@ -63,7 +63,7 @@ func kindOf(c *x509.Certificate) kind {
 func newStore(entries []*entry) *Store {
 	s := &Store{entries, map[string][]*entry{}, map[string][]*entry{}, map[string][]*entry{}, nil}
 	for _, e := range entries {
-		for _, n := range namesOf(e.Chain[0]) {
+		for _, n := range NamesOf(e.Chain[0]) {
 			if rest, ok := strings.CutPrefix(n, "*."); ok {
 				s.wild[rest] = appendOnce(s.wild[rest], e)
 			} else {
@@ -75,7 +75,7 @@ func newStore(entries []*entry) *Store {
 		}
 	}
 	s.fallback = entries[:1]
-	if names := namesOf(entries[0].Chain[0]); len(names) > 0 {
+	if names := NamesOf(entries[0].Chain[0]); len(names) > 0 {
 		if rest, ok := strings.CutPrefix(names[0], "*."); ok {
 			s.fallback = s.wild[rest]
 		} else {
@@ -107,9 +107,9 @@ func prefer(a, b *entry) int {
 	return cmp.Or(cmp.Compare(a.kind, b.kind), b.Chain[0].NotAfter.Compare(a.Chain[0].NotAfter))
 }
 
-// namesOf are the DNS names in lower case; a certificate without any goes by its
+// NamesOf are the DNS names in lower case; a certificate without any goes by its
 // common name, so that an old one is still found.
-func namesOf(c *x509.Certificate) []string {
+func NamesOf(c *x509.Certificate) []string {
 	if len(c.DNSNames) == 0 && c.Subject.CommonName != "" {
 		return []string{strings.ToLower(c.Subject.CommonName)}
 	}
@@ -248,7 +248,7 @@ func (s *Store) Names() []string {
 	var names []string
 	seen := map[string]bool{}
 	for _, e := range s.entries {
-		for _, n := range namesOf(e.Chain[0]) {
+		for _, n := range NamesOf(e.Chain[0]) {
 			if !seen[n] {
 				seen[n] = true
 				names = append(names, n)

@@ -59,6 +59,16 @@ func (s rrset) ttl() time.Duration {
 	return time.Duration(least) * time.Second
 }
 
+// whole is the TTL that the zone has, which signatures are over (RFC 4034, section
+// 3.1.4); where several differ it is the longest, for who waits until it is over.
+func (s rrset) whole() time.Duration {
+	ttl := s.ttl()
+	for _, sig := range s.sigs {
+		ttl = max(ttl, time.Duration(sig.OrigTtl)*time.Second)
+	}
+	return ttl
+}
+
 // read follows the answer from the name asked for to the records. The sets are
 // those it rests on, aliases first; there are none where there is no answer. keep is
 // for how long all of it holds, within bounds.
@@ -71,7 +81,7 @@ func read(m *dns.Msg, q question) (a *Answer, sets []rrset, keep time.Duration, 
 	for {
 		set := setOf(m.Answer, a.Name, q.qtype)
 		if len(set.rrs) > 0 {
-			a.TTL = set.ttl()
+			a.TTL, a.Whole = set.ttl(), set.whole()
 			a.fill(set.rrs)
 			sets = append(sets, set)
 			break
@@ -79,6 +89,7 @@ func read(m *dns.Msg, q question) (a *Answer, sets []rrset, keep time.Duration, 
 		alias := setOf(m.Answer, a.Name, dns.TypeCNAME)
 		if len(alias.rrs) == 0 || q.qtype == dns.TypeCNAME {
 			a.TTL = absence(m)
+			a.Whole = a.TTL
 			break
 		}
 		if len(alias.rrs) > 1 {

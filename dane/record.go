@@ -103,6 +103,15 @@ func (r Record) Matches(c *x509.Certificate) bool {
 	return len(want) > 0 && bytes.Equal(want, r.Data)
 }
 
+// Concerns is the part of a chain that the record's usage is about: the leaf, or what
+// stands behind it.
+func (r Record) Concerns(chain []*x509.Certificate) []*x509.Certificate {
+	if r.Usage == PKIXEE || r.Usage == DANEEE {
+		return chain[:1]
+	}
+	return chain[1:]
+}
+
 // Equal compares all that is in two records.
 func (r Record) Equal(o Record) bool {
 	return r.Usage == o.Usage && r.Selector == o.Selector && r.Matching == o.Matching && bytes.Equal(r.Data, o.Data)

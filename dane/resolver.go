@@ -87,6 +87,7 @@ type Answer struct {
 	Aliases []string      // passed on the way, the name asked for first
 	Exists  bool          // Name does, if only with other types
 	TTL     time.Duration // for how long who has asked now may go by the records, or by there being none
+	Whole   time.Duration // the TTL before anybody's cache took of it, where a signature says; else TTL
 	Addrs   []netip.Addr
 	TLSA    []Record
 	SRV     []SRV

@@ -15,7 +15,13 @@ type Service struct {
 	Name    string // where the records are: _443._tcp.Base
 	State   State  // of Records, or of there being none: Secure or Insecure
 	Records []Record
-	TTL     time.Duration
+	TTL     time.Duration // what is left of it
+	Whole   time.Duration // as it was published
+}
+
+// Line is a record as a zone file has it, at the name of a service.
+func Line(host string, port uint16, transport string, r Record) string {
+	return RecordName(host, port, transport) + ". IN TLSA " + r.String()
 }
 
 // RecordName is where the TLSA records of a service are (RFC 6698, section 3).
@@ -33,7 +39,7 @@ func (r *Resolver) Service(ctx context.Context, host string, port uint16, transp
 	if err != nil {
 		return nil, err
 	}
-	none := &Service{Base: strings.TrimSuffix(strings.ToLower(host), "."), State: addresses.State, TTL: addresses.TTL}
+	none := &Service{Base: strings.TrimSuffix(strings.ToLower(host), "."), State: addresses.State, TTL: addresses.TTL, Whole: addresses.Whole}
 	none.Name = RecordName(none.Base, port, transport)
 	for _, base := range bases {
 		s := &Service{Base: strings.TrimSuffix(base, "."), Name: RecordName(base, port, transport)}
@@ -41,10 +47,10 @@ func (r *Resolver) Service(ctx context.Context, host string, port uint16, transp
 		if err != nil {
 			return nil, err
 		}
-		if s.State, s.Records, s.TTL = a.State, a.TLSA, a.TTL; a.State == Secure && len(a.TLSA) > 0 {
+		if s.State, s.Records, s.TTL, s.Whole = a.State, a.TLSA, a.TTL, a.Whole; a.State == Secure && len(a.TLSA) > 0 {
 			return s, nil
 		}
-		none.TTL = min(none.TTL, a.TTL)
+		none.TTL, none.Whole = min(none.TTL, a.TTL), max(none.Whole, a.Whole)
 		none.State = a.State // the last word is that of host itself
 	}
 	return none, nil

@@ -57,14 +57,14 @@ func (f Form) Line(p *Place) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	data := "TLSA " + r.String()
-	if f.Generic {
-		data = r.Generic()
+	data := "IN TLSA " + r.String()
+	switch {
+	case f.Generic:
+		data = "IN " + r.Generic()
+	case p.Host != "":
+		return dane.Line(p.Host, p.Port, p.Transport, r), nil
 	}
-	if p.Host == "" {
-		return "IN " + data, nil
-	}
-	return p.name() + ". IN " + data, nil
+	return strings.TrimPrefix(p.name()+". "+data, ". "), nil
 }
 
 // Report is what DNS says of one service, and what becomes of its certificates by that.
@@ -125,7 +125,9 @@ func Check(ctx context.Context, at Records, places []*Place, f Form, now time.Ti
 	for _, p := range places {
 		j := Judged{From: p.From}
 		if s.State == dane.Secure {
-			j.By = passes(ctx, s, usable, p, now)
+			j.By = verify.PassesBy(ctx, s, &verify.Presented{
+				Role: verify.Server, Name: p.Host, Port: p.Port, Transport: p.Transport, Chain: p.Chain, Now: now,
+			})
 		}
 		if j.Passes = j.By != ""; j.Passes {
 			j.Safe = now.Add(s.TTL).UTC().Truncate(time.Second)
@@ -145,19 +147,11 @@ func published(rec dane.Record, usable []dane.Record, places []*Place) Published
 		out.Unusable = "one with a stronger digest stands beside it"
 	}
 	for _, p := range places {
-		if slices.ContainsFunc(meant(rec, p.Chain), rec.Matches) || len(dane.Anchors([]dane.Record{rec}, p.Chain)) > 0 && issues(rec, p.Chain) {
+		if slices.ContainsFunc(rec.Concerns(p.Chain), rec.Matches) || len(dane.Anchors([]dane.Record{rec}, p.Chain)) > 0 && issues(rec, p.Chain) {
 			out.Matches = append(out.Matches, p.From)
 		}
 	}
 	return out
-}
-
-// meant is the part of a chain that a record's usage is about.
-func meant(rec dane.Record, chain []*x509.Certificate) []*x509.Certificate {
-	if rec.Usage == dane.PKIXEE || rec.Usage == dane.DANEEE {
-		return chain[:1]
-	}
-	return chain[1:]
 }
 
 // issues says whether an anchor out of a record has signed the end of a chain.
@@ -165,34 +159,6 @@ func issues(rec dane.Record, chain []*x509.Certificate) bool {
 	return slices.ContainsFunc(dane.Anchors([]dane.Record{rec}, chain), func(a *x509.Certificate) bool {
 		return chain[len(chain)-1].CheckSignatureFrom(a) == nil
 	})
-}
-
-// passes says by which record a chain passes. What clients' CAs say of it, which they
-// ask for usages 0 and 1 as well, is not known here.
-func passes(ctx context.Context, s *dane.Service, usable []dane.Record, p *Place, now time.Time) string {
-	for _, rec := range usable {
-		if rec.Usage == dane.DANETA {
-			only := *s
-			only.Records = []dane.Record{rec}
-			d := &verify.DANE{Records: fixed{&only}, Profile: verify.Private}
-			if _, err := d.Authenticate(ctx, &verify.Presented{
-				Role: verify.Server, Name: p.Host, Port: p.Port, Transport: p.Transport, Chain: p.Chain, Now: now,
-			}); err == nil {
-				return rec.Params()
-			}
-			continue
-		}
-		if slices.ContainsFunc(meant(rec, p.Chain), rec.Matches) {
-			return rec.Params()
-		}
-	}
-	return ""
-}
-
-type fixed struct{ s *dane.Service }
-
-func (f fixed) Service(context.Context, string, uint16, string) (*dane.Service, error) {
-	return f.s, nil
 }
 
 // Text is the report for people.
