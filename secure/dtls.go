@@ -193,7 +193,7 @@ func (c *dtlsClient) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (fl
 		return nil, err
 	}
 	h := &dtlsHandshake{handshake: handshake{flow: f, role: &outbound}, under: newDatagrams(bare)}
-	h.sessions = c.resumable(f, sni)
+	h.sessions = c.resumable(ctx, f, sni)
 	protos := c.offer(f)
 	var options []dtls.ClientOption
 	options = append(options, c.base...)
@@ -260,9 +260,10 @@ func (c *dtlsClient) key(h *dtlsHandshake) dtls.PSKCallback {
 	}
 }
 
-func (c *dtlsClient) resumable(f *flow.Flow, sni string) *resumable {
-	if !c.Tickets {
+func (c *dtlsClient) resumable(ctx context.Context, f *flow.Flow, sni string) *resumable {
+	ours, err := c.shown(ctx)
+	if !c.Tickets || err != nil {
 		return nil
 	}
-	return &resumable{store: c.store, whole: true, scope: scope(sni, c.Name, f.Dialled.Addr, c.Identity)}
+	return &resumable{store: c.store, whole: true, scope: scope(sni, c.Name, f.Dialled.Addr, c.Identity, ours)}
 }

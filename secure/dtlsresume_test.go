@@ -46,6 +46,14 @@ func TestDTLSResumption(t *testing.T) {
 			s.asking(AuthRequire)
 			s.client.Credential = s.own(s.ca.Leaf([]string{"c.test"}, ca.ClientAuth()))
 		}, false},
+		{"a certificate of ours that nobody asks for", func(s *site) {
+			s.client.Credential = s.own(s.ca.Leaf([]string{"c.test"}, ca.ClientAuth()))
+		}, nil, true},
+		{"a certificate of ours that is another now", func(s *site) {
+			s.client.Credential = s.own(s.ca.Leaf([]string{"old.test"}, ca.ClientAuth()))
+		}, func(s *site) {
+			s.client.Credential = s.own(s.ca.Leaf([]string{"young.test"}, ca.ClientAuth()))
+		}, false},
 		// The engine keeps none where a certificate was asked for, nor where none came.
 		{"client certificates, optional and none", func(s *site) { s.asking(AuthOptional) }, nil, false},
 		{"client certificates", func(s *site) {

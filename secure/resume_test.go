@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/credential"
 	"sallyport/flow"
 	"sallyport/internal/ca"
 	"sallyport/name"
@@ -53,6 +54,13 @@ func TestResumption(t *testing.T) {
 			// The same cache, with what the change made of the client.
 			again := NewClient(s.client).(*client)
 			again.base.ClientSessionCache = first.base.ClientSessionCache
+			if c.mutual && s.client.Credential == nil {
+				ours, err := first.shown(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				again.base.ClientSessionCache = keyed{first.base.ClientSessionCache, ours}
+			}
 			p := s.goodWith(NewServer(s.server), again)
 			if got := p.inbound.Inbound[0].Resumed; got != c.want || p.outbound.Outbound[0].Resumed != got {
 				t.Errorf("%s, %#04x: resumed is %t, want %t", c.name, version, got, c.want)
@@ -60,6 +68,38 @@ func TestResumption(t *testing.T) {
 			if c.mutual && c.want && (p.inbound.Inbound[0].Peer == nil || p.inbound.Inbound[0].Peer.Names[0] != "c.test") {
 				t.Errorf("%s, %#04x: the client of a resumed session is %+v", c.name, version, p.inbound.Inbound[0].Peer)
 			}
+		}
+	}
+}
+
+// renewed is a source that gives another certificate from one time to the next.
+type renewed struct{ credential.Source }
+
+// Who we were is not taken up again in the name of who we are: not after a new
+// certificate of ours, not where there is none any more. The old one's return would be.
+func TestResumptionIsOfOneCertificate(t *testing.T) {
+	for _, version := range []uint16{0x0303, 0x0304} {
+		s := newSite(t)
+		s.server.Max = version
+		s.asking(AuthOptional)
+		old, young := s.own(s.ca.Leaf([]string{"old.test"}, ca.ClientAuth())), s.own(s.ca.Leaf([]string{"young.test"}, ca.ClientAuth()))
+		source := &renewed{old}
+		s.client.Credential = source
+		server, client := NewServer(s.server), NewClient(s.client)
+		for _, step := range []struct {
+			source  credential.Source
+			resumed bool
+			name    string
+		}{{old, false, "old.test"}, {old, true, "old.test"}, {young, false, "young.test"}, {young, true, "young.test"}, {old, true, "old.test"}} {
+			source.Source = step.source
+			p := s.goodWith(server, client)
+			if in := p.inbound.Inbound[0]; in.Resumed != step.resumed || p.outbound.Outbound[0].Resumed != step.resumed || in.Peer.Names[0] != step.name {
+				t.Errorf("%#04x: resumed is %t as %q, want %t as %q", version, in.Resumed, in.Peer.Names, step.resumed, step.name)
+			}
+		}
+		source.Source = credential.Static(nil)
+		if p := s.shake(server, client); reasonOf(p.clientErr) != flow.NoCredential {
+			t.Errorf("%#04x: without a certificate: %v, %v", version, p.clientErr, p.serverErr)
 		}
 	}
 }

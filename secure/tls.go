@@ -2,6 +2,7 @@ package secure
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"slices"
@@ -171,7 +172,8 @@ func NewClient(p Client) flow.Layer {
 	c.base.InsecureSkipVerify = true
 	if p.Tickets {
 		// One cache a layer: sessions are never shared across routes, nor
-		// across a change of trust, which builds the layer anew.
+		// across a change of trust, which builds the layer anew. A certificate
+		// of ours may change under it, so that it is keyed by that.
 		c.base.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
 	}
 	if p.Credential != nil {
@@ -195,6 +197,7 @@ func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.C
 	h := &handshake{flow: f, role: &outbound, resumes: c.Tickets}
 	cfg := c.base.Clone()
 	cfg.ServerName, cfg.NextProtos = sni, c.offer(f)
+	cfg.ClientSessionCache = c.cache(ctx)
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error { return c.verify(ctx, h, sni, cs) }
 	if c.Credential == nil {
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -215,6 +218,39 @@ func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.C
 	}
 	f.Outbound = append(f.Outbound, session)
 	return h.carryOn(t, u, cs, c.Truncation)
+}
+
+// cache gives what is resumed in the name that we have now, and nil where we have none.
+func (c *client) cache(ctx context.Context) tls.ClientSessionCache {
+	ours, err := c.shown(ctx)
+	if c.base.ClientSessionCache == nil || err != nil {
+		return nil
+	}
+	return keyed{c.base.ClientSessionCache, ours}
+}
+
+// keyed is what a cache has of sessions in which we showed one certificate.
+type keyed struct {
+	all  tls.ClientSessionCache
+	ours string
+}
+
+func (k keyed) Get(server string) (*tls.ClientSessionState, bool) { return k.all.Get(k.ours + server) }
+func (k keyed) Put(server string, s *tls.ClientSessionState)      { k.all.Put(k.ours+server, s) }
+
+// shown is the hash of the certificate that a server would be shown now, and "" where
+// we have none to show. Who is resumed keeps the name of the first handshake, so that
+// a session goes no further than its certificate.
+func (c *Client) shown(ctx context.Context) (string, error) {
+	if c.Credential == nil {
+		return "", nil
+	}
+	ours, err := c.Credential.Credential(ctx, &credential.Request{ServerName: c.SNI})
+	if err != nil {
+		return "", err // said where the server asks for it
+	}
+	sum := sha256.Sum256(ours.Chain[0].Raw)
+	return string(sum[:]), nil
 }
 
 // forgetUnbound drops a session of TLS 1.2 whose keys do not name the handshake that
