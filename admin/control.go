@@ -47,6 +47,7 @@ type Status struct {
 	Listeners    []Listener    `json:"listeners"`
 	Servers      []Upstream    `json:"servers"`
 	Certificates []Certificate `json:"certificates"`
+	Held         []Held        `json:"held,omitempty"`
 }
 
 // Listener is one that accepts.
@@ -71,6 +72,15 @@ type Certificate struct {
 	File     string    `json:"file"`
 	Name     string    `json:"name"`
 	NotAfter time.Time `json:"not_after"`
+}
+
+// Held is a certificate of ours that waits until DNS has the record to publish.
+type Held struct {
+	Listener string    `json:"listener"`
+	Name     string    `json:"name"`
+	Since    time.Time `json:"since"`
+	Until    time.Time `json:"until"`
+	Publish  string    `json:"publish"`
 }
 
 // Flows are those alive, and how many there are where the list is not all.

@@ -54,7 +54,7 @@ type Program struct {
 	Lasting   *Lasting
 	Expiries  []credential.Expiry // of our own certificates, the next one first
 	Ages      *Ages
-	holds     *waiting // nil where nothing waits for DNS
+	holds     *waiting
 
 	// Work goes on while the program runs: each ends when its context does.
 	Work []func(context.Context)

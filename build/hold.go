@@ -144,13 +144,13 @@ func (b *builder) follow(l *Listener) {
 }
 
 // follow is where a certificate of the files is first told from one that is shown.
-// Nothing of the program that runs is changed.
+// What the program that runs shows is not changed: this one may come to nothing.
 func (h *hold) follow(all []*hold, leaves map[string]*leaf, now time.Time, staples func(bool) credential.Staple) {
 	same := slices.DeleteFunc(slices.Clone(all), func(o *hold) bool { return o.match != h.match })
 	if len(same) == 0 {
 		same = all
 	}
-	shown := shownBy(same)
+	everywhere, shown := shownBy(all), shownBy(same)
 	for i := range h.certs {
 		c := &h.certs[i]
 		raw := string(c.Chain[0].Raw)
@@ -158,7 +158,7 @@ func (h *hold) follow(all []*hold, leaves map[string]*leaf, now time.Time, stapl
 			leaves[raw] = knownTo(all, raw)
 		}
 		c.leaf = leaves[raw]
-		if slices.ContainsFunc(shownBy(all), func(o ownCert) bool { return o.Chain[0].Equal(c.Chain[0]) }) {
+		if slices.ContainsFunc(everywhere, func(o ownCert) bool { return o.Chain[0].Equal(c.Chain[0]) }) {
 			continue
 		}
 		if c.olds = c.replaces(shown, now); len(c.olds) == 0 {

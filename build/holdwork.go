@@ -40,13 +40,16 @@ type question struct {
 
 // startHolds has the records looked up while the program runs.
 func (b *builder) startHolds() {
-	o, err := b.resolverOptions()
-	w := &waiting{holds: b.lasting.holds, all: b.held, now: b.now, log: b.o.Log, resolver: func() (verify.TLSA, error) {
-		if err != nil {
-			return nil, err
+	w := &waiting{holds: b.lasting.holds, all: b.held, now: b.now, log: b.o.Log}
+	if len(b.held) > 0 {
+		o, err := b.resolverOptions()
+		w.resolver = func() (verify.TLSA, error) {
+			if err != nil {
+				return nil, err
+			}
+			return dane.NewResolver(o) // without what an earlier one remembers
 		}
-		return dane.NewResolver(o) // without what an earlier one remembers
-	}}
+	}
 	b.program.holds = w
 	b.program.Work = append(b.program.Work, w.run)
 }
@@ -57,7 +60,7 @@ const glance = time.Minute
 
 // run takes the place of the run before it.
 func (w *waiting) run(ctx context.Context) {
-	w.begin()
+	w.begin(ctx)
 	for len(w.all) > 0 {
 		select {
 		case <-time.After(w.look(ctx)):
@@ -67,9 +70,12 @@ func (w *waiting) run(ctx context.Context) {
 	}
 }
 
-func (w *waiting) begin() {
+func (w *waiting) begin(ctx context.Context) {
 	w.running.Lock() // a look of the run before is over
 	defer w.running.Unlock()
+	if ctx.Err() != nil {
+		return // the run after it may have begun
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.at = map[address][]*hold{}
@@ -294,6 +300,37 @@ func (w *waiting) explain(c *candidate, q *question, now time.Time) {
 
 func (c *candidate) about(q *question, more ...any) []any {
 	return append([]any{"listener", c.listener, "name", q.at.Name, "certificate", label(c.own)}, more...)
+}
+
+// Held is a certificate that waits for DNS.
+type Held struct {
+	Listener string
+	Name     string // that it waits for; of several the first
+	Since    time.Time
+	Until    time.Time
+	Publish  string // the record that the name needs
+}
+
+// Held are those that wait now.
+func (p *Program) Held() []Held {
+	w := p.holds
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var list []Held
+	for _, c := range w.certs {
+		if !c.held {
+			continue
+		}
+		h := Held{Listener: c.listener, Since: c.since, Until: c.until}
+		for _, q := range c.questions {
+			if !q.ready(w.now()) {
+				h.Name, h.Publish = q.at.Name, q.publish
+				break
+			}
+		}
+		list = append(list, h)
+	}
+	return list
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -42,6 +42,6 @@ func (s *Store) Instead(others map[*Credential]*Store) *Store {
 	return newStore(entries)
 }
 
-// SameKind says whether two leaves have keys of one kind, so that no client could take
-// the signatures of but one of them.
+// SameKind says whether two leaves have keys of one kind: who can verify the one can
+// verify the other.
 func SameKind(a, b *x509.Certificate) bool { return kindOf(a) == kindOf(b) }

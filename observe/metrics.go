@@ -22,6 +22,7 @@ type Metrics struct {
 	Datagrams func() []Datagrams // what listeners of datagrams have counted; may be nil
 	Lost      func() uint64      // lines that the log has lost; may be nil
 	Ages      func() Ages        // may be nil
+	Held      func() int         // certificates that wait for DNS; may be nil
 
 	registry *prometheus.Registry
 	mu       sync.Mutex
@@ -171,7 +172,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descFlows, descOpen, descBytes, descHandshakes, descAlerts, descReloads, descLoaded, descExpiry, descLimits, descDatagrams, descLost,
-		descRefusals, descListAge, descStapleAge, descStapleLeft,
+		descRefusals, descListAge, descStapleAge, descStapleLeft, descHeld,
 	} {
 		to <- d
 	}
@@ -212,6 +213,9 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	if c.m.Ages != nil {
 		ages := c.m.Ages()
 		ages.collect(gauge)
+	}
+	if c.m.Held != nil {
+		gauge(descHeld, float64(c.m.Held()))
 	}
 	good, failed := c.m.Reloads()
 	counter(descReloads, float64(good), "good")

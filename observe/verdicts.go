@@ -30,6 +30,7 @@ var (
 	descListAge    = desc("ct_log_list_age_seconds", "Age of the oldest list of CT logs that is in force.")
 	descStapleAge  = desc("staple_age_seconds", "Since thisUpdate of the answer stapled to a certificate of ours.", "name", "serial")
 	descStapleLeft = desc("staple_left_seconds", "Until nextUpdate of the answer stapled to a certificate of ours; 0 where there is none.", "name", "serial")
+	descHeld       = desc("certificates_held", "New certificates of ours that wait for their TLSA records.")
 )
 
 // verdictTimes are how long verifying took, whatever came of it.

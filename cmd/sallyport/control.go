@@ -113,6 +113,9 @@ func writeStatus(w io.Writer, s *admin.Status, now time.Time) {
 	for _, c := range s.Certificates {
 		fmt.Fprintf(w, "certificate\t%s\t%s\t%s left\n", c.Name, c.File, age(c.NotAfter.Sub(now)))
 	}
+	for _, h := range s.Held {
+		fmt.Fprintf(w, "held back\t%s\t%s\t%s, %s left\n", h.Listener, h.Name, age(now.Sub(h.Since)), age(h.Until.Sub(now)))
+	}
 }
 
 func writeFlows(w io.Writer, f *admin.Flows, now time.Time) {

@@ -25,6 +25,9 @@ func (c controller) Status() admin.Status {
 	for _, x := range s.metrics.Certificates() {
 		st.Certificates = append(st.Certificates, admin.Certificate(x))
 	}
+	for _, h := range s.held() {
+		st.Held = append(st.Held, admin.Held(h))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.program.Listeners {

@@ -155,9 +155,17 @@ func TestHold(t *testing.T) {
 func TestHoldWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	d := testdns.Start(t, testdns.Records{"lame.test": ""})
-	h, first := startHolder(t, d, "", map[string]string{"lame": "svc.lame.test"})
+	sock := filepath.Join(t.TempDir(), "admin.sock")
+	h, first := startHolder(t, d, "metrics: tcp://127.0.0.1:0\nadmin: unix:"+sock, map[string]string{"lame": "svc.lame.test"})
 	h.put("lame", "svc.lame.test")
 	h.said("lame", unknown, 1)
+	said := mustExecute(t, "", testnet.Binary(t), "status", "--admin", "unix:"+sock)
+	if !strings.Contains(said, "held back") || !strings.Contains(said, "svc.lame.test") {
+		t.Errorf("status: %s", said)
+	}
+	if _, page := curl(t, "http://"+paneAddr(h.Program, "metrics")+"/metrics"); metric(t, page, "sallyport_certificates_held") != 1 {
+		t.Errorf("the metrics: %s", page)
+	}
 	h.must("lame", first["lame"])
 }
 

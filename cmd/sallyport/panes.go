@@ -41,7 +41,7 @@ type pane struct {
 func (s *service) watch(queue *observe.Queue) {
 	s.metrics = observe.NewMetrics(versionText(), time.Now())
 	s.metrics.Lost = queue.Lost
-	s.metrics.Datagrams, s.metrics.Ages = s.datagrams, s.ages
+	s.metrics.Datagrams, s.metrics.Ages, s.metrics.Held = s.datagrams, s.ages, func() int { return len(s.held()) }
 	s.records = &observe.Records{Log: s.log}
 	s.panes = map[string]*pane{}
 	s.started, s.asked, s.told = time.Now(), make(chan chan error), make(chan struct{}, 1)
@@ -68,6 +68,12 @@ func (s *service) ages() (a observe.Ages) {
 		a.Staples = append(a.Staples, observe.Staple(one))
 	}
 	return a
+}
+
+func (s *service) held() []build.Held {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.program.Held()
 }
 
 func (s *service) datagrams() (list []observe.Datagrams) {
