@@ -39,7 +39,7 @@ demo: build
 
 # The tests come last, so that their summary does.
 test: deps check fuzz
-	$(GO) test -race -timeout 15m ./...
+	scripts/test -race -timeout 15m ./...
 
 check:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'run gofmt -w on these files' >&2; exit 1; }

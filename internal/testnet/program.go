@@ -136,12 +136,35 @@ func Launch(t testing.TB, change func(*exec.Cmd), args ...string) *Program {
 			<-p.done
 		}
 		if out := p.Stderr(); strings.Contains(out, "DATA RACE") || strings.Contains(out, `"reason":"panic"`) || strings.Contains(out, "\npanic: ") {
-			t.Errorf("the program raced or panicked:\n%s", out)
+			t.Errorf("the program raced or panicked:\n%s", faults(out))
 		} else if t.Failed() {
-			t.Logf("the program's log:\n%s", out)
+			t.Logf("the program's log:\n%s", ends(out))
 		}
 	})
 	return p
+}
+
+// faults is what of a log the runtime wrote, and the records of panics.
+func faults(log string) string {
+	var said strings.Builder
+	for line := range strings.Lines(log) {
+		if !strings.HasPrefix(line, "{") || strings.Contains(line, `"reason":"panic"`) {
+			said.WriteString(line)
+		}
+	}
+	return said.String()
+}
+
+// ends is the beginning and the end of a log: of some hundred flows the rest hides
+// what the test had to say.
+func ends(log string) string {
+	const head, tail = 20, 40
+	lines := strings.SplitAfter(log, "\n")
+	if n := len(lines) - head - tail; n > 0 {
+		left := fmt.Sprintf("[%d lines more]\n", n)
+		return strings.Join(lines[:head], "") + left + strings.Join(lines[len(lines)-tail:], "")
+	}
+	return log
 }
 
 func (p *Program) read(r io.Reader, each func(string)) {
@@ -212,7 +235,7 @@ func (p *Program) until(what string, cond func() bool) {
 		select {
 		case <-news:
 		case <-ctx.Done():
-			p.t.Fatalf("waited in vain for %s; the log so far:\n%s", what, p.Stderr())
+			p.t.Fatalf("waited in vain for %s; the log so far:\n%s", what, ends(p.Stderr()))
 		}
 	}
 }
