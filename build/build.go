@@ -76,6 +76,9 @@ type Lasting struct {
 	stapler  *revoke.Stapler
 	holds    *holds
 	agents   map[string]*spiffe.Workload // by address
+	clock    config.ClockOffset          // by which the two below know what is over
+	tlsa     *dane.Resolver              // nil until a route asks for one
+	names    *dane.Resolver              // nil where the system is asked
 }
 
 // Close ends what is being fetched.

@@ -23,7 +23,10 @@ func (b *builder) resolver() (*dane.Resolver, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.tlsa, err = dane.NewResolver(o)
+	o.Before = b.lasting.tlsa
+	if b.tlsa, err = dane.NewResolver(o); err == nil {
+		b.lasting.tlsa = b.tlsa
+	}
 	return b.tlsa, err
 }
 

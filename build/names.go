@@ -12,7 +12,7 @@ import (
 
 // addresses says who is asked for the addresses of servers: who `resolver` names,
 // else the system.
-func (b *builder) addresses() (upstream.Resolver, error) {
+func (b *builder) addresses(l *Lasting) (upstream.Resolver, error) {
 	if len(b.file.Resolver.Addr) == 0 {
 		return upstream.System{}, nil
 	}
@@ -26,8 +26,9 @@ func (b *builder) addresses() (upstream.Resolver, error) {
 	for i := range o.Servers {
 		o.Servers[i].Trusted = true
 	}
-	r, err := dane.NewResolver(o)
-	return asked{r}, err
+	o.Before = l.names
+	l.names, err = dane.NewResolver(o)
+	return asked{l.names}, err
 }
 
 // asked is a resolver that tells for how long its answers hold.

@@ -15,11 +15,14 @@ import (
 // handOn begins the servers of this program with what is known of those of the one
 // before. What that one has is not changed: this one may yet come to nothing.
 func (b *builder) handOn() error {
-	r, err := b.addresses()
+	lasting := *b.lasting
+	if lasting.clock != b.file.Unsafe.ClockOffset {
+		lasting.clock, lasting.tlsa, lasting.names = b.file.Unsafe.ClockOffset, nil, nil
+	}
+	r, err := b.addresses(&lasting)
 	if err != nil {
 		return err
 	}
-	lasting := *b.lasting
 	lasting.servers = upstream.NewSet(b.o.Log, r, b.lasting.servers)
 	b.lasting = &lasting
 	b.program.Lasting, b.program.servers = b.lasting, lasting.servers

@@ -15,11 +15,11 @@ type cache struct {
 	now func() time.Time
 
 	mu     sync.Mutex
-	kept   map[question]*kept
+	known  map[question]*result
 	flight map[question]*flight
 }
 
-type kept struct {
+type result struct {
 	answer *Answer
 	err    error
 	until  time.Time
@@ -28,14 +28,14 @@ type kept struct {
 // flight is a look-up under way. Whether it was given up is known once done is closed.
 type flight struct {
 	done    chan struct{}
-	result  kept
+	result  result
 	givenUp bool // by who made it, whose time was over; another one has to
 }
 
 func (c *cache) get(ctx context.Context, q question, find func() (*Answer, time.Duration, error)) (*Answer, error) {
 	for {
 		c.mu.Lock()
-		if k, ok := c.kept[q]; ok && c.now().Before(k.until) {
+		if k, ok := c.known[q]; ok && c.now().Before(k.until) {
 			c.mu.Unlock()
 			return k.answer, k.err
 		}
@@ -70,29 +70,29 @@ func (c *cache) get(ctx context.Context, q question, find func() (*Answer, time.
 		close(f.done)
 	}()
 	a, ttl, err := find()
-	f.result = kept{a, err, c.now().Add(ttl)}
+	f.result = result{a, err, c.now().Add(ttl)}
 	f.givenUp = err != nil && ctx.Err() != nil
 	return a, err
 }
 
 // keep makes room by what is over, else by whatever comes first.
-func (c *cache) keep(q question, k *kept) {
-	if c.kept == nil {
-		c.kept = make(map[question]*kept)
+func (c *cache) keep(q question, k *result) {
+	if c.known == nil {
+		c.known = make(map[question]*result)
 	}
-	if len(c.kept) >= maxKept {
+	if len(c.known) >= maxKept {
 		now := c.now()
-		for name, old := range c.kept {
+		for name, old := range c.known {
 			if !now.Before(old.until) {
-				delete(c.kept, name)
+				delete(c.known, name)
 			}
 		}
 	}
-	for name := range c.kept {
-		if len(c.kept) < maxKept {
+	for name := range c.known {
+		if len(c.known) < maxKept {
 			break
 		}
-		delete(c.kept, name)
+		delete(c.known, name)
 	}
-	c.kept[q] = k
+	c.known[q] = k
 }

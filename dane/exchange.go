@@ -57,17 +57,21 @@ func (r *Resolver) exchange(ctx context.Context, s Server, q question, patience 
 	if err != nil {
 		return nil, err
 	}
-	dial, network := r.o.Dial, "udp"
+	var m *dns.Msg
+	network := "udp"
 	switch {
 	case s.TLS:
-		dial, network = r.o.DialTLS, "tcp"
+		network = "tls"
+		m, err = r.overTLS(ctx, s.Addr, query, wire)
 	case s.TCP:
 		network = "tcp"
-	}
-	m, err := talk(ctx, dial, network, s.Addr, query, wire)
-	if err == nil && m.Truncated && network == "udp" {
-		network = "tcp"
-		m, err = talk(ctx, dial, network, s.Addr, query, wire)
+		m, err = talk(ctx, r.o.Dial, network, s.Addr, query, wire)
+	default:
+		m, err = talk(ctx, r.o.Dial, network, s.Addr, query, wire)
+		if err == nil && m.Truncated {
+			network = "tcp"
+			m, err = talk(ctx, r.o.Dial, network, s.Addr, query, wire)
+		}
 	}
 	switch {
 	case err != nil:
@@ -107,9 +111,7 @@ func talk(ctx context.Context, dial Dial, network, addr string, query *dns.Msg, 
 		return nil, err
 	}
 	defer c.Close()
-	// Not by the deadline itself: then ctx says in every case that time was up.
-	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	defer interrupt(ctx, c)()
 	if network == "tcp" {
 		return talkStream(c, query, wire)
 	}
@@ -128,6 +130,12 @@ func talk(ctx context.Context, dial Dial, network, addr string, query *dns.Msg, 
 		}
 	}
 	return nil, fmt.Errorf("%d datagrams came that answer something else", maxStray)
+}
+
+// interrupt ends what is under way on c with ctx; stop says whether it has not. It is
+// not done by the deadline itself: then ctx says in every case that time was up.
+func interrupt(ctx context.Context, c net.Conn) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 }
 
 func talkStream(c net.Conn, query *dns.Msg, wire []byte) (*dns.Msg, error) {

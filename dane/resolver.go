@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,13 +49,15 @@ type Options struct {
 	DialTLS Dial // "tcp", and the handshake with a verified server; for servers with TLS
 	Now     func() time.Time
 	Timeout time.Duration // for one look-up, all servers together; 5 s
+	Before  *Resolver     // of the same clock: what it has found is known where the servers and the anchors are the same
 }
 
 // Resolver looks names up and remembers what it found. It is safe for concurrent use.
 type Resolver struct {
 	o     Options
-	cache cache
-	keys  keyCache
+	cache *cache
+	keys  *keyCache
+	kept  kept
 }
 
 // NewResolver fails where nobody could ever say that an answer is secure.
@@ -75,8 +78,11 @@ func NewResolver(o Options) (*Resolver, error) {
 				"run a validating one here (unbound), reach one over TLS, declare this one trusted where the way to it is safe, or name the root's trust anchor", s)
 		}
 	}
-	r := &Resolver{o: o}
-	r.cache.now = o.Now
+	r := &Resolver{o: o, cache: &cache{now: o.Now}, keys: &keyCache{}}
+	if b := o.Before; b != nil && slices.Equal(b.o.Servers, o.Servers) && b.o.Anchors.same(o.Anchors) {
+		r.cache, r.keys = b.cache, b.keys
+	}
+	r.o.Before = nil // or each would hold all that ever were
 	return r, nil
 }
 

@@ -2,6 +2,7 @@ package dane
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,13 +16,19 @@ import (
 type TrustAnchors struct {
 	ds   map[string][]*dns.DS
 	keys map[string][]*dns.DNSKEY
+	sum  [sha256.Size]byte // of the file
+}
+
+// same says whether both are of one file, or there are none.
+func (t *TrustAnchors) same(o *TrustAnchors) bool {
+	return t == o || t != nil && o != nil && t.sum == o.sum
 }
 
 // ParseAnchors reads DS and DNSKEY records as in a zone file, which is what unbound's
 // root.key and IANA's root-anchors in that form are. Keys that unbound's notes (RFC
 // 5011) say are not valid yet, or not any more, are left out.
 func ParseAnchors(file string, data []byte) (*TrustAnchors, error) {
-	t := &TrustAnchors{make(map[string][]*dns.DS), make(map[string][]*dns.DNSKEY)}
+	t := &TrustAnchors{make(map[string][]*dns.DS), make(map[string][]*dns.DNSKEY), sha256.Sum256(data)}
 	n := 0
 	z := dns.NewZoneParser(bytes.NewReader(inForce(data)), ".", file)
 	z.SetDefaultTTL(0)
