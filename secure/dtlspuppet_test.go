@@ -328,8 +328,9 @@ func (p *puppet) finished() []byte {
 
 func (p *puppet) changeCipherSpec() []byte { return p.record(typeChangeCipherSpec, []byte{1}) }
 
-// done waits until the server has finished as well.
-func (p *puppet) done() *puppet {
+// done waits until the server has finished as well. A server that says again what it
+// said before has missed our last flight, which again sends (RFC 6347, section 4.2.4).
+func (p *puppet) done(again ...func()) *puppet {
 	p.t.Helper()
 	for {
 		datagram := p.receive(patience)
@@ -348,6 +349,9 @@ func (p *puppet) done() *puppet {
 				return p
 			}
 			datagram = rest
+		}
+		for _, send := range again {
+			send()
 		}
 	}
 }
