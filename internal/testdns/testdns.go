@@ -238,7 +238,11 @@ func (d *DNS) tamper(file string) {
 	d.write(file, b.String())
 }
 
-// Set changes what a zone has, and returns once the resolver says so.
+// forgotten is when a resolver is over what it had a TTL of one second for: it counts
+// whole seconds, and the last one is good to its end.
+const forgotten = 2 * time.Second
+
+// Set changes what a zone has, and returns once the resolver says so, of every name.
 func (d *DNS) Set(zone, records string) {
 	d.t.Helper()
 	d.records[zone] = records + fmt.Sprintf("\nserial TXT %d", time.Now().UnixNano())
@@ -256,6 +260,7 @@ func (d *DNS) Set(zone, records string) {
 		}
 		return err
 	})
+	time.Sleep(forgotten) // other records may have been asked for just before
 }
 
 // Kill ends the resolver.
