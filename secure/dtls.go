@@ -261,8 +261,11 @@ func (c *dtlsClient) key(h *dtlsHandshake) dtls.PSKCallback {
 }
 
 func (c *dtlsClient) resumable(ctx context.Context, f *flow.Flow, sni string) *resumable {
+	if !c.Tickets {
+		return nil
+	}
 	ours, err := c.shown(ctx)
-	if !c.Tickets || err != nil {
+	if err != nil {
 		return nil
 	}
 	return &resumable{store: c.store, whole: true, scope: scope(sni, c.Name, f.Dialled.Addr, c.Identity, ours)}

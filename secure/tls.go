@@ -222,8 +222,11 @@ func (c *client) Wrap(ctx context.Context, f *flow.Flow, bare flow.Conn) (flow.C
 
 // cache gives what is resumed in the name that we have now, and nil where we have none.
 func (c *client) cache(ctx context.Context) tls.ClientSessionCache {
+	if c.base.ClientSessionCache == nil {
+		return nil
+	}
 	ours, err := c.shown(ctx)
-	if c.base.ClientSessionCache == nil || err != nil {
+	if err != nil {
 		return nil
 	}
 	return keyed{c.base.ClientSessionCache, ours}
