@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"fmt"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -76,4 +77,8 @@ listeners:
 	shows(b)
 	swapIn(t, file, ca.SCTList(a))
 	shows(a)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	shows()
 }
