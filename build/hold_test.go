@@ -89,7 +89,7 @@ func (r *rehearsal) load(leaves ...*ca.Leaf) *hold {
 	h.listener = &Listener{Socket: &Socket{Acceptor: bound{}}}
 	h.follow(r.holds.at[h.listener.address()], map[string]*leaf{}, time.Now(), func(bool) credential.Staple { return nil })
 	w := &waiting{holds: &r.holds, all: []*hold{h}, now: time.Now, log: slog.New(slog.NewTextHandler(&r.log, nil)),
-		resolver: func() (verify.TLSA, error) { return r.zone, nil }}
+		resolver: func() verify.TLSA { return r.zone }}
 	ctx, cancel := context.WithCancel(r.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); w.run(ctx) }()

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"sallyport/credential"
-	"sallyport/dane"
 	"sallyport/verify"
 )
 
@@ -17,8 +16,8 @@ import (
 type waiting struct {
 	*holds
 	all      []*hold
-	certs    []*candidate // of all, once it runs
-	resolver func() (verify.TLSA, error)
+	certs    []*candidate       // of all, once it runs
+	resolver func() verify.TLSA // one that has nothing in memory
 	now      func() time.Time
 	log      *slog.Logger
 }
@@ -41,15 +40,8 @@ type question struct {
 // startHolds has the records looked up while the program runs.
 func (b *builder) startHolds() {
 	w := &waiting{holds: b.lasting.holds, all: b.held, now: b.now, log: b.o.Log}
-	if len(b.held) > 0 {
-		o, err := b.resolverOptions()
-		w.resolver = func() (verify.TLSA, error) {
-			if err != nil {
-				return nil, err
-			}
-			return dane.NewResolver(o) // without what an earlier one remembers
-		}
-	}
+	r := b.tlsa // there is one if anything is held
+	w.resolver = func() verify.TLSA { return r.Anew() }
 	b.program.holds = w
 	b.program.Work = append(b.program.Work, w.run)
 }
@@ -208,13 +200,7 @@ func (w *waiting) ask(ctx context.Context, list []*question, now time.Time) []fo
 	if len(list) == 0 {
 		return nil
 	}
-	at, err := w.resolver()
-	if err != nil {
-		for i := range answers {
-			answers[i].err = err
-		}
-		return answers
-	}
+	at := w.resolver()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	places := make(chan struct{}, asksAtOnce)

@@ -215,17 +215,16 @@ func (g *ruling) tlsa() {
 	if r.TLSA != TLSAHold {
 		return
 	}
+	if len(r.Cert) > 0 && g.lis.From.Unix == "" {
+		return
+	}
+	r.TLSA = TLSAOff // as an inherited one is, which is not about this route
 	switch pos := g.at("tlsa"); {
+	case g.said.find("tlsa") == nil:
 	case len(r.Cert) == 0:
-		if g.said.find("tlsa") != nil {
-			g.add(pos, "take it away, or name our certificate with "+pos.word("cert"), "%s hold is about the certificates of %s, and none is named", pos.word("tlsa"), pos.word("cert"))
-		}
-		r.TLSA = TLSAOff
-	case g.lis.From.Unix != "":
-		if g.said.find("tlsa") != nil {
-			g.add(pos, "take it away", "%s hold looks up the records of a port, and a unix socket has none", pos.word("tlsa"))
-		}
-		r.TLSA = TLSAOff
+		g.add(pos, "take it away, or name our certificate with "+pos.word("cert"), "%s hold is about the certificates of %s, and none is named", pos.word("tlsa"), pos.word("cert"))
+	default:
+		g.add(pos, "take it away", "%s hold looks up the records of a port, and a unix socket has none", pos.word("tlsa"))
 	}
 }
 

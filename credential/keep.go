@@ -11,12 +11,7 @@ import (
 func Keep(list []*Credential, now time.Time, by Staple) *Store {
 	entries := make([]*entry, len(list))
 	for i, c := range list {
-		leaf := c.Chain[0]
-		entries[i] = &entry{
-			Credential: Credential{Chain: c.Chain, Key: c.Key, SCTs: c.SCTs},
-			kind:       kindOf(leaf),
-			expired:    now.After(leaf.NotAfter),
-		}
+		entries[i] = newEntry(Credential{Chain: c.Chain, Key: c.Key, SCTs: c.SCTs}, now)
 		entries[i].staples(by)
 	}
 	return newStore(entries)

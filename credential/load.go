@@ -244,7 +244,6 @@ func (l *loader) pair(s *source) (*entry, error) {
 		return nil, err
 	}
 	h.used = true
-	leaf := s.certs[n]
 	var scts [][]byte
 	if s.info != nil {
 		var err error
@@ -252,12 +251,9 @@ func (l *loader) pair(s *source) (*entry, error) {
 			return nil, err
 		}
 	}
-	return &entry{
-		Credential: Credential{Chain: l.order(s, n), Key: h.key, SCTs: scts},
-		file:       s.name,
-		kind:       kindOf(leaf),
-		expired:    l.Now.After(leaf.NotAfter),
-	}, nil
+	e := newEntry(Credential{Chain: l.order(s, n), Key: h.key, SCTs: scts}, l.Now)
+	e.file = s.name
+	return e, nil
 }
 
 // isPlainCA says that c only signs others: it has nobody's name.

@@ -33,6 +33,11 @@ type entry struct {
 	stapling stapling
 }
 
+func newEntry(c Credential, now time.Time) *entry {
+	leaf := c.Chain[0]
+	return &entry{Credential: c, kind: kindOf(leaf), expired: now.After(leaf.NotAfter)}
+}
+
 // kind of key, in the order of preference: what costs us least, and RSA last.
 type kind uint8
 

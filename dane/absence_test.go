@@ -3,7 +3,6 @@ package dane_test
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -37,14 +36,7 @@ func TestAbsenceAsUnbound(t *testing.T) {
 		"sub.example.test": sub, "sub.nsec3.test": sub, "sub.optout.test": sub, "bogus.test": svc, "expired.test": svc,
 	}
 	d := testdns.Start(t, records)
-	data, err := os.ReadFile(d.Anchor)
-	if err != nil {
-		t.Fatal(err)
-	}
-	anchors, err := dane.ParseAnchors(d.Anchor, data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	anchors := anchorsOf(t, d)
 	unbound := []dane.Server{{Addr: d.Resolver}}
 	word := resolver(t, dane.Options{Servers: unbound})
 	proof := resolver(t, dane.Options{Servers: unbound, Anchors: anchors})
@@ -107,14 +99,7 @@ real.wild A 127.0.0.1
 other.wild A 127.0.0.1
 `
 	d := testdns.Start(t, testdns.Records{"example.test": has, "nsec3.test": has, "optout.test": has, "insecure.test": svc, "sub.example.test": svc, "expired.test": svc})
-	data, err := os.ReadFile(d.Anchor)
-	if err != nil {
-		t.Fatal(err)
-	}
-	anchors, err := dane.ParseAnchors(d.Anchor, data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	anchors := anchorsOf(t, d)
 	true1 := func(name string, qtype uint16) *dns.Msg {
 		q := new(dns.Msg).SetQuestion(name, qtype)
 		q.SetEdns0(1232, true)

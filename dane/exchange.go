@@ -59,19 +59,18 @@ func (r *Resolver) exchange(ctx context.Context, s Server, q question, patience 
 	}
 	var m *dns.Msg
 	network := "udp"
-	switch {
-	case s.TLS:
+	if s.TCP {
+		network = "tcp"
+	}
+	if s.TLS {
 		network = "tls"
 		m, err = r.overTLS(ctx, s.Addr, query, wire)
-	case s.TCP:
+	} else {
+		m, err = talk(ctx, r.o.Dial, network, s.Addr, query, wire)
+	}
+	if err == nil && m.Truncated && network == "udp" {
 		network = "tcp"
 		m, err = talk(ctx, r.o.Dial, network, s.Addr, query, wire)
-	default:
-		m, err = talk(ctx, r.o.Dial, network, s.Addr, query, wire)
-		if err == nil && m.Truncated {
-			network = "tcp"
-			m, err = talk(ctx, r.o.Dial, network, s.Addr, query, wire)
-		}
 	}
 	switch {
 	case err != nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"sallyport/dane"
+	"sallyport/internal/testdns"
 )
 
 // overTLS is the far end of DNS over TLS, within it: each connection has `last`
@@ -141,6 +143,16 @@ func TestWhatWasFoundOutlives(t *testing.T) {
 			t.Error("what other anchors prove is taken")
 		}
 	})
+}
+
+// anchorsOf are those that prove what d has signed.
+func anchorsOf(t *testing.T, d *testdns.DNS) *dane.TrustAnchors {
+	t.Helper()
+	data, err := os.ReadFile(d.Anchor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parseAnchors(t, string(data))
 }
 
 func parseAnchors(t *testing.T, text string) *dane.TrustAnchors {

@@ -78,12 +78,18 @@ func NewResolver(o Options) (*Resolver, error) {
 				"run a validating one here (unbound), reach one over TLS, declare this one trusted where the way to it is safe, or name the root's trust anchor", s)
 		}
 	}
-	r := &Resolver{o: o, cache: &cache{now: o.Now}, keys: &keyCache{}}
-	if b := o.Before; b != nil && slices.Equal(b.o.Servers, o.Servers) && b.o.Anchors.same(o.Anchors) {
+	b := o.Before
+	o.Before = nil // or each would hold all that ever were
+	r := (&Resolver{o: o}).Anew()
+	if b != nil && slices.Equal(b.o.Servers, o.Servers) && b.o.Anchors.same(o.Anchors) {
 		r.cache, r.keys = b.cache, b.keys
 	}
-	r.o.Before = nil // or each would hold all that ever were
 	return r, nil
+}
+
+// Anew is r without what it remembers, for who has to know what DNS has now.
+func (r *Resolver) Anew() *Resolver {
+	return &Resolver{o: r.o, cache: &cache{now: r.o.Now}, keys: &keyCache{}}
 }
 
 // Answer is what a name has of one type.

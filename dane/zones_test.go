@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"testing"
 	"time"
 
@@ -57,14 +56,7 @@ wild A 127.0.0.1
 `,
 		"nsec3.test": svc, "nsd.test": svc, "insecure.test": svc, "bogus.test": svc, "expired.test": svc, "future.test": svc, "lame.test": svc,
 	})
-	data, err := os.ReadFile(d.Anchor)
-	if err != nil {
-		t.Fatal(err)
-	}
-	anchors, err := dane.ParseAnchors(d.Anchor, data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	anchors := anchorsOf(t, d)
 	unbound := []dane.Server{{Addr: d.Resolver}}
 	ways := []*dane.Resolver{
 		resolver(t, dane.Options{Servers: unbound}),

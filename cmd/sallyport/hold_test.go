@@ -29,11 +29,8 @@ func (h *holder) put(listener, host string, opts ...ca.Option) *ca.Leaf {
 	h.t.Helper()
 	leaf := h.root.Leaf([]string{host}, opts...)
 	file := h.file(listener)
-	for name, text := range map[string][]byte{keyOf(file): leaf.KeyPEM(), file: leaf.CertPEM()} {
-		if err := errors.Join(os.WriteFile(name+".new", text, 0o600), os.Rename(name+".new", name)); err != nil {
-			h.t.Fatal(err)
-		}
-	}
+	swapIn(h.t, keyOf(file), leaf.KeyPEM())
+	swapIn(h.t, file, leaf.CertPEM())
 	return leaf
 }
 

@@ -57,14 +57,17 @@ func (f Form) Line(p *Place) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	data := "IN TLSA " + r.String()
-	switch {
-	case f.Generic:
-		data = "IN " + r.Generic()
-	case p.Host != "":
+	if p.Host != "" && !f.Generic {
 		return dane.Line(p.Host, p.Port, p.Transport, r), nil
 	}
-	return strings.TrimPrefix(p.name()+". "+data, ". "), nil
+	data := "IN TLSA " + r.String()
+	if f.Generic {
+		data = "IN " + r.Generic()
+	}
+	if p.Host == "" {
+		return data, nil
+	}
+	return p.name() + ". " + data, nil
 }
 
 // Report is what DNS says of one service, and what becomes of its certificates by that.
