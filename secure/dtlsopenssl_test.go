@@ -165,13 +165,15 @@ func TestDTLSOpenSSLClientResumes(t *testing.T) {
 	l := listenDTLS(t, NewDTLSServer(s.server))
 	o := sClient(t, l.at(), "-dtls1_2", "-servername", "a.test", "-reconnect")
 	resumed := 0
-	for range 6 {
+	for i := range 6 {
 		got := l.next()
 		if got.err != nil {
 			if reasonOf(got.err) != flow.ClientAlert || !strings.Contains(got.err.Error(), "alert 0,") {
 				t.Fatal(got.err)
 			}
-			resumed++
+			if i > 0 { // of the others openssl says below what they were
+				resumed++
+			}
 			continue
 		}
 		if got.session(t).Resumed {

@@ -193,16 +193,21 @@ func (d *daemon) accepts(t testing.TB, done <-chan struct{}) bool {
 	}
 }
 
-// freeAddr is below the ports that the kernel gives to whoever dials: another
-// test's connection must not take it before the server does.
+// freeAddr is free for TCP and UDP, and below the ports that the kernel gives to whoever
+// dials: another test's connection must not take it before the server does.
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	var err error
 	for range 100 {
 		addr := fmt.Sprintf("127.0.0.1:%d", 12000+random.IntN(20000))
 		var l net.Listener
-		if l, err = net.Listen("tcp", addr); err == nil {
-			l.Close()
+		if l, err = net.Listen("tcp", addr); err != nil {
+			continue
+		}
+		l.Close()
+		var u net.PacketConn
+		if u, err = net.ListenPacket("udp", addr); err == nil {
+			u.Close()
 			return addr
 		}
 	}

@@ -23,7 +23,7 @@ func TestReloadBringsDatagramsBack(t *testing.T) {
 			if more != "" {
 				more = fmt.Sprintf("psk: %q, ", psk)
 			}
-			at := freeUDP(t)
+			at := freeAddr(t)
 			without := fmt.Sprintf(`log: {format: json}
 listeners:
   - {from: udp://127.0.0.1:0, name: stays, to: udp://%[1]s}
@@ -64,17 +64,6 @@ listeners:
 			}
 		})
 	}
-}
-
-// freeUDP is an address that nobody listens at just now.
-func freeUDP(t testing.TB) string {
-	t.Helper()
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().String()
 }
 
 // An association goes on over a reload, and who is no longer listed does not get in

@@ -3,8 +3,10 @@ package testdns
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -413,18 +415,23 @@ func (d *DNS) logs() string {
 	return b.String()
 }
 
-// freePort gives a port that is free for UDP and TCP now.
+// freePort gives a port that is free for UDP and TCP now, below those that the kernel
+// gives to whoever dials.
 func freePort(t T) int {
 	t.Helper()
 	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		n, err := rand.Int(rand.Reader, big.NewInt(20000))
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		port := 12000 + int(n.Int64())
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
 		l.Close()
-		if err == nil {
+		if u, err := net.ListenPacket("udp", addr); err == nil {
 			u.Close()
 			return port
 		}
