@@ -348,9 +348,9 @@ func responder(id asn1.RawValue) (func(*x509.Certificate) bool, error) {
 }
 
 func (b *basicResponse) signedBy(c *x509.Certificate) error {
-	algorithm, ok := algorithms[b.Algorithm.Algorithm.String()]
-	if !ok {
-		return fmt.Errorf("the OCSP response is signed by an algorithm that is not taken (%s); SHA-256 or better with RSA (PKCS #1), ECDSA, or Ed25519 are", b.Algorithm.Algorithm)
+	algorithm, err := algorithmOf(b.Algorithm)
+	if err != nil {
+		return fmt.Errorf("the OCSP response is %w", err)
 	}
 	if err := c.CheckSignature(algorithm, b.TBS.Raw, b.Signature.RightAlign()); err != nil {
 		return fmt.Errorf("the signature of the OCSP response is not by %q: %w", c.Subject.String(), err)
@@ -375,8 +375,9 @@ func delegated(c, issuer *x509.Certificate, now time.Time) error {
 		return wrong("may not sign: its keyUsage lacks digitalSignature")
 	case len(c.UnhandledCriticalExtensions) > 0:
 		return wrong("has a critical extension that is not understood (%s)", c.UnhandledCriticalExtensions[0])
-	case !strong(c.SignatureAlgorithm):
-		return wrong("is signed with %s; SHA-256 or better is needed", c.SignatureAlgorithm)
+	}
+	if _, err := algorithmIn(c.Raw); err != nil {
+		return wrong("is %w", err)
 	}
 	if err := keyFloor(c.PublicKey); err != nil {
 		return wrong("has %w", err)

@@ -49,6 +49,7 @@ var (
 	oidBrainpool  = asn1.ObjectIdentifier{1, 3, 36, 3, 3, 2, 8, 1, 1, 7} // brainpoolP256r1
 	oidEd448      = asn1.ObjectIdentifier{1, 3, 101, 113}
 	oidMD4WithRSA = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 3}
+	oidPSS        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
 )
 
 func keyCases() []Case {
@@ -96,6 +97,9 @@ func signatureCases() []Case {
 		{"IC-31", "MD5 on the intermediate", all(weakSig), nil, oldRSA(ca.MD5(), true)},
 		{"IC-31", "MD4 on the leaf", all(weakSig), nil, leaf(ca.TBS(func(t *ca.TBSCertificate) {
 			t.Signature = pkix.AlgorithmIdentifier{Algorithm: oidMD4WithRSA, Parameters: asn1.NullRawValue}
+		}))},
+		{"IC-32", "RSA-PSS with its defaults, which are SHA-1's, on the leaf", all(weakSig), nil, leaf(ca.TBS(func(t *ca.TBSCertificate) {
+			t.Signature = pkix.AlgorithmIdentifier{Algorithm: oidPSS, Parameters: asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true}}
 		}))},
 		{"IC-32", "SHA-1 on the leaf", all(weakSig), nil, oldRSA(ca.SHA1(), false)},
 		{"IC-32", "SHA-1 on the intermediate", all(weakSig), nil, oldRSA(ca.SHA1(), true)},

@@ -19,6 +19,10 @@ func extension(e pkix.Extension) ca.Option {
 	return tmpl(func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, e) })
 }
 
+func signedWith(a x509.SignatureAlgorithm) ca.Option {
+	return tmpl(func(c *x509.Certificate) { c.SignatureAlgorithm = a })
+}
+
 func pathCases() []Case {
 	return []Case{
 		{"IC-00", "a good leaf", all(pass), nil, leaf()},
@@ -30,6 +34,11 @@ func pathCases() []Case {
 			root := ca.TestAt(m.t, m.now, ca.SharedRSA())
 			m.trust(root)
 			m.send(root.Intermediate(ca.SharedRSA()).Leaf(good))
+		}},
+		{"IC-00", "a good chain signed with RSA-PSS", all(pass), nil, func(m *Made) {
+			root := ca.TestAt(m.t, m.now, ca.SharedRSA(), signedWith(x509.SHA512WithRSAPSS))
+			m.trust(root)
+			m.send(root.Intermediate(ca.SharedRSA(), signedWith(x509.SHA384WithRSAPSS)).Leaf(good, signedWith(x509.SHA256WithRSAPSS)))
 		}},
 		{"IC-01", "self-signed", all(unknownCA), nil, func(m *Made) { m.send(m.root.SelfSigned(good)) }},
 		{"IC-01", "self-signed, as its own anchor", all(pass), nil, func(m *Made) {
