@@ -10,8 +10,7 @@ import (
 	"sallyport/upstream"
 )
 
-// addresses says who is asked for the addresses of servers: who `resolver` names,
-// else the system.
+// addresses says who is asked for addresses: who `resolver` names, else the system.
 func (b *builder) addresses(l *Lasting) (upstream.Resolver, error) {
 	if len(b.file.Resolver.Addr) == 0 {
 		return upstream.System{}, nil

@@ -35,13 +35,21 @@ func (b *builder) resolves() []transport.Override {
 // such addresses.
 func (b *builder) strangers(private bool, reach []netip.Prefix) *http.Client {
 	g := &transport.Guard{Timeout: fetchDial, Resolve: b.resolves(), Reach: reach, Private: private}
+	if r := b.lasting.names; r != nil {
+		g.Names = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			addrs, _, err := asked{r}.Addrs(ctx, host)
+			return addrs, err
+		}
+	}
 	return fetcher(g.DialContext)
 }
 
-// operators gives a client for addresses that the configuration names.
+// operators gives a client for addresses that the configuration names. The system
+// is asked for theirs, since some who use it outlive a reload, and `resolver` need not.
 func (b *builder) operators() *http.Client {
 	every := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-	return b.strangers(true, every)
+	g := &transport.Guard{Timeout: fetchDial, Resolve: b.resolves(), Reach: every, Private: true}
+	return fetcher(g.DialContext)
 }
 
 func fetcher(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Client {

@@ -2,6 +2,8 @@ package dane
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -50,7 +52,7 @@ func (c *cache) get(ctx context.Context, q question, find func() (*Answer, time.
 				return f.result.answer, f.result.err
 			}
 		case <-ctx.Done():
-			return nil, failure(q, ctx.Err())
+			return nil, failure(q, gaveUp(ctx))
 		}
 	}
 	f := &flight{done: make(chan struct{}), givenUp: true}
@@ -73,6 +75,14 @@ func (c *cache) get(ctx context.Context, q question, find func() (*Answer, time.
 	f.result = result{a, err, c.now().Add(ttl)}
 	f.givenUp = err != nil && ctx.Err() != nil
 	return a, err
+}
+
+// gaveUp is why who asked has not waited any longer.
+func gaveUp(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("no answer in time (%w)", ctx.Err())
+	}
+	return ctx.Err()
 }
 
 // keep makes room by what is over, else by whatever comes first.

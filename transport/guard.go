@@ -19,6 +19,8 @@ type Guard struct {
 	Resolve []Override    // what the operator has mapped is reached, wherever it is
 	Reach   []netip.Prefix
 	Private bool // RFC 1918 and the like are reached as well: who named them is trusted
+	// Names gives the addresses of a host; nil: the system's resolver is asked.
+	Names func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
 // ErrUnreached is what a dial fails with that the guard does not let pass.
@@ -40,11 +42,25 @@ func (g *Guard) DialContext(ctx context.Context, network, addr string) (net.Conn
 	}
 	nd := net.Dialer{Timeout: g.Timeout}
 	if to, ok := overridden(g.Resolve, host, uint16(n)); ok {
-		addr = netip.AddrPortFrom(to, uint16(n)).String()
-	} else {
-		nd.Control = g.control
+		return nd.DialContext(ctx, network, netip.AddrPortFrom(to, uint16(n)).String())
 	}
-	return nd.DialContext(ctx, network, addr)
+	nd.Control = g.control
+	if _, err := netip.ParseAddr(host); err == nil || g.Names == nil {
+		return nd.DialContext(ctx, network, addr)
+	}
+	if g.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, g.Timeout)
+		defer cancel()
+	}
+	addrs, err := g.Names(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	if len(addrs) == 0 {
+		return nil, &net.DNSError{Err: "no address", Name: host, IsNotFound: true}
+	}
+	return race(ctx, &nd, addrs, uint16(n))
 }
 
 func (g *Guard) control(_, address string, _ syscall.RawConn) error {

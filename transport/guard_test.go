@@ -26,6 +26,30 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// By whomever names are looked up, and whichever of its addresses a name has first.
+func TestGuardOfNames(t *testing.T) {
+	at := []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
+	g := &transport.Guard{Timeout: time.Second, Names: func(_ context.Context, host string) ([]netip.Addr, error) {
+		switch host {
+		case "in.test":
+			return at, nil
+		case "none.test":
+			return nil, nil
+		}
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}}
+	_, err := g.DialContext(t.Context(), "tcp", "in.test:80")
+	if _, ok := errors.AsType[*transport.ErrUnreached](err); !ok {
+		t.Error(err)
+	}
+	for _, host := range []string{"none.test", "gone.test"} {
+		_, err := g.DialContext(t.Context(), "tcp", host+":80")
+		if _, ok := errors.AsType[*net.DNSError](err); !ok {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}
+
 func TestGuardLetsPass(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"sallyport/internal/testnet"
 )
 
@@ -227,39 +225,6 @@ func (s *site) tlsEcho(t testing.TB) string {
 	})
 }
 
-// stubDNS answers as the test says, by name. A name that it does not know does not exist.
-type stubDNS struct {
-	addr string
-	mu   sync.Mutex
-	has  map[string]string
-}
-
-func startDNS(t testing.TB, has map[string]string) *stubDNS {
-	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	z := &stubDNS{has: has, addr: pc.LocalAddr().String()}
-	server := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		z.mu.Lock()
-		defer z.mu.Unlock()
-		m := new(dns.Msg).SetReply(q)
-		m.RecursionAvailable = true
-		name, qtype := q.Question[0].Name, q.Question[0].Qtype
-		switch a, ok := z.has[name]; {
-		case !ok:
-			m.Rcode = dns.RcodeNameError
-		case qtype == dns.TypeA:
-			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: qtype, Class: dns.ClassINET, Ttl: 1}, A: net.ParseIP(a)}}
-		}
-		_ = w.WriteMsg(m)
-	})}
-	go func() { _ = server.ActivateAndServe() }()
-	t.Cleanup(func() { _ = server.Shutdown() })
-	return z
-}
-
 // A name is followed to where it goes, and where it stops resolving the last good
 // address is kept.
 func TestServersNameMoves(t *testing.T) {
@@ -267,7 +232,7 @@ func TestServersNameMoves(t *testing.T) {
 	old := backend(t, "old")
 	port := portOf(t, old)
 	serveAt(t, "127.0.0.2:"+port, "moved")
-	z := startDNS(t, map[string]string{"app.test.": "127.0.0.1", "gone.test.": "127.0.0.1"})
+	z := startDNS(t, map[string]string{"app.test.": "127.0.0.1", "gone.test.": "127.0.0.1"}, nil)
 	p := runFile(t, fmt.Sprintf(`
 resolver: {addr: "udp://%s"}
 listeners:
