@@ -61,8 +61,8 @@ type Program struct {
 
 	servers *upstream.Set
 	poller  *transport.Poller
-	handed  map[string]Handed // sockets that the process before us has bound
-	left    []*Listener       // of earlier programs, whose sockets live as long as their flows
+	handed  map[string][]*os.File // sockets that the process before us has bound
+	left    []*Listener           // of earlier programs, whose sockets live as long as their flows
 }
 
 // Lasting is what outlives a reload: what was learned and is still true. A program

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 
 	"sallyport/config"
 	"sallyport/credential"
@@ -14,15 +15,14 @@ import (
 )
 
 // listen binds what l asks for. Flows go by what s holds then.
-func (l *Listener) listen(ctx context.Context, s *Socket, rest *transport.Poller, handed Handed) (flow.Acceptor, error) {
+func (l *Listener) listen(ctx context.Context, s *Socket, rest *transport.Poller, handed []*os.File) (flow.Acceptor, error) {
 	w := l.where
 	if l.from.Datagram() {
-		if handed.Port != 0 && w.Systemd == "" {
-			w.Port, w.Shared = handed.Port, true
-		}
-		return transport.ListenPackets(ctx, l.Name, w, transport.PacketOptions{DTLS: l.from.Secure(), Judge: s.judge})
+		return transport.ListenPackets(ctx, l.Name, w, transport.PacketOptions{DTLS: l.from.Secure(), Judge: s.judge, Inherited: handed})
 	}
-	w.File = handed.File
+	if len(handed) > 0 {
+		w.File = handed[0]
+	}
 	a, err := transport.Listen(ctx, l.Name, w)
 	if err != nil {
 		return nil, err

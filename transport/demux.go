@@ -50,12 +50,23 @@ func (r *reader) run() {
 			if !k.local.IsValid() {
 				k.local = r.a.host
 			}
-			if r.a.dtls {
-				r.record(now, k, r.batch.payload(i))
-			} else {
-				r.plain(now, k, r.batch.payload(i))
-			}
+			r.take(now, k, r.batch.payload(i))
 		}
+	}
+}
+
+func (r *reader) take(now time.Time, k key, p []byte) {
+	if r.a.dtls {
+		r.record(now, k, p)
+	} else {
+		r.plain(now, k, p)
+	}
+}
+
+// back gives p to the process that had the socket before, which has whose it is.
+func (r *reader) back(k key, p []byte) {
+	if before := r.a.before.Load(); before == nil || !before.give(k, p) {
+		r.a.counts.add(PacketsQueueFull)
 	}
 }
 
@@ -63,6 +74,8 @@ func (r *reader) plain(now time.Time, k key, p []byte) {
 	switch c := r.a.place(k).now; {
 	case c != nil:
 		c.deliver(p, k.client)
+	case r.a.before.Load().has(k):
+		r.back(k, p)
 	case k.client.Port() == 0: // no answer could get there
 		r.a.counts.add(PacketsNoAssociation)
 	case r.a.judge(k.client, netip.AddrPortFrom(k.local, r.a.port), nil) == Refuse:
@@ -91,8 +104,12 @@ func (r *reader) record(now time.Time, k key, p []byte) {
 		r.hello(now, k, p, len(p))
 		return
 	}
-	at := r.a.place(k)
+	at, elsewhere := r.a.place(k), r.a.before.Load().has(k)
+	if elsewhere && (at.now == nil || first.Epoch > 0) { // as below, of two
+		r.back(k, p)
+	}
 	switch {
+	case at.now == nil && elsewhere:
 	case at.now == nil:
 		r.a.counts.add(PacketsNoAssociation)
 	case at.shadow == nil || at.shadow.passes: // who has proved nothing is given hellos alone
@@ -111,11 +128,14 @@ func (r *reader) byCID(k key, cid, p []byte) {
 	r.a.mu.RLock()
 	c := r.a.cids[string(cid)]
 	r.a.mu.RUnlock()
-	if c == nil {
+	switch {
+	case c != nil:
+		c.deliver(p, k.client)
+	case r.a.before.Load().hasCID(cid):
+		r.back(k, p)
+	default:
 		r.passed(k, p, PacketsUnknownCID)
-		return
 	}
-	c.deliver(p, k.client)
 }
 
 // passed takes what only the server of an association that is passed on can read:
@@ -128,7 +148,11 @@ func (r *reader) passed(k key, p []byte, lost PacketCount) {
 			taken = true
 		}
 	}
-	if !taken {
+	switch {
+	case taken:
+	case r.a.before.Load().has(k):
+		r.back(k, p)
+	default:
 		r.a.counts.add(lost)
 	}
 }
@@ -153,6 +177,10 @@ func (r *reader) hello(now time.Time, k key, p []byte, came int) {
 			c.deliver(head.Record, k.client)
 			return
 		}
+	}
+	if r.a.before.Load().began(k, head.Random) {
+		r.back(k, head.Record)
+		return
 	}
 	verdict := Take
 	if !known {

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"time"
+	"runtime"
 
 	"golang.org/x/sys/unix"
-
-	"sallyport/flow"
 )
 
 // errNoFile is of a listening socket that no other process can have.
@@ -38,36 +36,6 @@ func (a *Acceptor) Leave() error {
 	return a.closeErr
 }
 
-// parting is how long associations have to say that they end.
-const parting = time.Second
-
-// Leave ends every association, and then closes the sockets: another process reads
-// what comes to their address from now on, and could not tell whose is whose.
-func (a *PacketAcceptor) Leave() error {
-	err := a.Close()
-	a.mu.RLock()
-	var all []*packetConn
-	for _, p := range a.at {
-		all = append(all, p.now, p.shadow)
-	}
-	a.mu.RUnlock()
-	for _, c := range all {
-		if c != nil {
-			c.finish(flow.Fail(flow.Drained, "another process of ours has the socket"))
-		}
-	}
-	for end := time.Now().Add(parting); !a.Ended() && time.Now().Before(end); {
-		time.Sleep(parting / 200)
-	}
-	a.mu.Lock()
-	if !a.ended {
-		err = errors.Join(err, a.closeSockets())
-	}
-	a.mu.Unlock()
-	a.readers.Wait()
-	return err
-}
-
 // listenHanded takes over a socket that another process has bound, for w.
 func listenHanded(w Where) (*source, error) {
 	l, err := net.FileListener(w.File)
@@ -81,37 +49,40 @@ func listenHanded(w Where) (*source, error) {
 	return s, err
 }
 
-// SendFile sends a message with at most one open file over a unix socket.
-func SendFile(c *net.UnixConn, message []byte, f *os.File) error {
+// mostFiles bounds the files of one message.
+const mostFiles = 8
+
+// SendFiles sends a message with up to 8 open files over a unix socket.
+func SendFiles(c *net.UnixConn, message []byte, files ...*os.File) error {
+	var fds []int
+	for _, f := range files {
+		raw, err := f.SyscallConn() // Fd would have it block, for the other process too
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { fds = append(fds, int(fd)) })
+		}
+		if err != nil {
+			return err
+		}
+	}
 	var rights []byte
-	if f == nil {
-		_, _, err := c.WriteMsgUnix(message, nil, nil)
-		return err
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
 	}
-	raw, err := f.SyscallConn() // Fd would have it block, for the other process too
-	if err != nil {
-		return err
-	}
-	if err := raw.Control(func(fd uintptr) {
-		rights = unix.UnixRights(int(fd))
-		_, _, err = c.WriteMsgUnix(message, rights, nil)
-	}); err != nil {
-		return err
-	}
+	_, _, err := c.WriteMsgUnix(message, rights, nil)
+	runtime.KeepAlive(files)
 	return err
 }
 
-// mostMessage bounds what ReceiveFile takes, in bytes.
+// mostMessage bounds what ReceiveFiles takes, in bytes.
 const mostMessage = 16 << 10
 
-// ReceiveFile takes one message of SendFile's; f is nil where no file came with it.
-func ReceiveFile(c *net.UnixConn) (message []byte, f *os.File, err error) {
-	buf, oob := make([]byte, mostMessage), make([]byte, unix.CmsgSpace(4*4))
+// ReceiveFiles takes one message of SendFiles, and what came with it.
+func ReceiveFiles(c *net.UnixConn) (message []byte, files []*os.File, err error) {
+	buf, oob := make([]byte, mostMessage), make([]byte, unix.CmsgSpace(mostFiles*4))
 	n, m, flags, _, err := c.ReadMsgUnix(buf, oob)
 	if err != nil {
 		return nil, nil, err
 	}
-	var files []*os.File
 	messages, err := unix.ParseSocketControlMessage(oob[:m])
 	for _, cm := range messages {
 		fds, e := unix.ParseUnixRights(&cm)
@@ -120,19 +91,14 @@ func ReceiveFile(c *net.UnixConn) (message []byte, f *os.File, err error) {
 			files = append(files, os.NewFile(uintptr(fd), "handed over"))
 		}
 	}
-	if err == nil && (flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 || len(files) > 1) {
-		err = fmt.Errorf("a message with %d files, or cut off", len(files))
+	if err == nil && flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 {
+		err = fmt.Errorf("a message with %d files that was cut off", len(files))
 	}
 	if err != nil {
-		for _, f := range files {
-			f.Close()
-		}
+		closeAll(files)
 		return nil, nil, err
 	}
-	if len(files) == 1 {
-		f = files[0]
-	}
-	return buf[:n], f, nil
+	return buf[:n], files, nil
 }
 
 // PeerOf says who is at the other end of a unix socket (unix(7), SO_PEERCRED).

@@ -257,6 +257,7 @@ func (c *packetConn) Bind(cid []byte) error {
 	}
 	c.a.cids[id] = c
 	c.cids = append(slices.Clip(c.cids), id)
+	c.a.named(sayCID, id)
 	return nil
 }
 
@@ -276,6 +277,7 @@ func (c *packetConn) Moved(to netip.AddrPort) {
 	c.key.client = to
 	if _, taken := c.a.at[c.key]; !taken {
 		c.a.at[c.key] = place{now: c}
+		c.a.placed(c.key)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,10 @@ type PacketOptions struct {
 	Sockets   int  // 0: one a processor, up to 4
 	CIDLength int  // bytes of the connection IDs that will be bound; 0 is 8
 	Limits    PacketLimits
+
+	// Inherited are of another process, by [PacketAcceptor.Files], and taken in place
+	// of binding. Nothing is read before [PacketAcceptor.Begin].
+	Inherited []*os.File
 
 	// Judge is asked before anything is kept of a client; nil takes all. hello is
 	// the datagram with its ClientHello, which brings no cookie of ours; nil
@@ -68,6 +73,11 @@ type PacketAcceptor struct {
 	closing      bool
 	closed       chan struct{} // once closing; Reopen makes another
 	ended        bool          // the sockets are closed
+	offered      *net.UnixConn // to a process that may take the sockets over
+	successor    *successor    // which has; nil: none
+
+	inherited bool                        // the sockets are another process's, and not yet read; of Begin alone
+	before    atomic.Pointer[predecessor] // which has associations there still; nil: nobody
 }
 
 var _ flow.Acceptor = (*PacketAcceptor)(nil)
@@ -96,28 +106,40 @@ func ListenPackets(ctx context.Context, listener string, w Where, o PacketOption
 	if o.CIDLength == 0 {
 		o.CIDLength = 8
 	}
-	sockets, err := listenPackets(ctx, w, o.Sockets)
-	if err != nil {
-		return nil, fmt.Errorf("listening on %s: %w", w, err)
-	}
-	bound := sockets[0].LocalAddr().(*net.UDPAddr).AddrPort()
 	l := o.Limits.withDefaults()
 	if o.Judge == nil {
 		o.Judge = func(netip.AddrPort, netip.AddrPort, []byte) Verdict { return Take }
 	}
 	a := &PacketAcceptor{
 		listener: listener, dtls: o.DTLS, cidSize: o.CIDLength, limits: l, judge: o.Judge,
-		addr: sockets[0].LocalAddr(), port: bound.Port(), host: bound.Addr().Unmap(), sockets: sockets,
 		backlog: make(chan *packetConn, backlogSize), closed: make(chan struct{}),
 		at: make(map[key]place), cids: make(map[string]*packetConn),
 		associations: newTally(l.Associations, l.PerPrefix), handshakes: newTally(l.Handshakes, l.HandshakesPrefix),
 		strangers: newTally(l.Strangers, l.HandshakesPrefix),
 	}
 	a.waiting = waiting{limits: l, counts: &a.counts}
-	for _, s := range sockets {
-		a.readers.Go(newReader(a, s).run)
+	var err error
+	if len(o.Inherited) > 0 {
+		err = a.inherit(o.Inherited)
+	} else {
+		a.sockets, err = listenPackets(ctx, w, o.Sockets)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", w, err)
+	}
+	a.addr = a.sockets[0].LocalAddr()
+	bound := a.addr.(*net.UDPAddr).AddrPort()
+	a.port, a.host = bound.Port(), bound.Addr().Unmap()
+	if !a.inherited {
+		a.read()
 	}
 	return a, nil
+}
+
+func (a *PacketAcceptor) read() {
+	for _, s := range a.sockets {
+		a.readers.Go(newReader(a, s).run)
+	}
 }
 
 // Addr is the address as bound.
@@ -220,6 +242,15 @@ func (a *PacketAcceptor) closeSockets() error {
 			all = append(all, err)
 		}
 	}
+	if a.offered != nil {
+		a.offered.Close()
+	}
+	if a.successor != nil {
+		a.successor.close()
+	}
+	if p := a.before.Load(); p != nil {
+		p.c.Close()
+	}
 	return errors.Join(all...)
 }
 
@@ -294,6 +325,7 @@ func (a *PacketAcceptor) forget(c *packetConn) {
 	a.settled(c)
 	for _, cid := range c.cids {
 		delete(a.cids, cid)
+		a.named(sayCIDGone, cid)
 	}
 	a.vacate(c)
 	if a.closing && a.associations.all == 0 {
@@ -304,6 +336,7 @@ func (a *PacketAcceptor) forget(c *packetConn) {
 // vacate frees c's place. Where it was an old association's, the client's new one moves up.
 func (a *PacketAcceptor) vacate(c *packetConn) {
 	p := a.at[c.key]
+	defer a.placed(c.key)
 	switch c {
 	case p.now:
 		p.now, p.shadow = p.shadow, nil

@@ -67,6 +67,10 @@ func packetsOfSystemd(name string) (*packetSocket, error) {
 	if err != nil {
 		return nil, err
 	}
+	return packetsOfFile(f)
+}
+
+func packetsOfFile(f *os.File) (*packetSocket, error) {
 	c, err := net.FilePacketConn(f)
 	if err != nil {
 		return nil, inWords(err, "the socket is none of datagrams; the .socket unit needs ListenDatagram=")

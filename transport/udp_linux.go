@@ -34,9 +34,8 @@ func listenPackets(ctx context.Context, w Where, n int) ([]*packetSocket, error)
 		network = "udp4" // as in listenTCP
 	}
 	// The first is bound alone, so that it fails where another process listens: with
-	// SO_REUSEPORT it would quietly get a part of that one's datagrams, but for one that
-	// is about to leave them to us.
-	first, err := listenPacketSocket(ctx, network, w.String(), w.Shared)
+	// SO_REUSEPORT it would quietly get a part of that one's datagrams.
+	first, err := listenPacketSocket(ctx, network, w.String(), false)
 	if err != nil {
 		return nil, listenError(w, err, "u")
 	}

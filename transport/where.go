@@ -14,8 +14,7 @@ type Where struct {
 	Unix    string // path of a unix socket; a leading @ is the abstract namespace
 	Systemd string // name of a socket that systemd hands over; Listen only
 
-	File   *os.File // the socket itself, bound for this place by another process; Listen only
-	Shared bool     // another process has the place too, and lets us; ListenPackets only
+	File *os.File // the socket itself, bound for this place by another process; Listen only
 }
 
 func (w Where) String() string {

@@ -10,10 +10,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
-	"sallyport/build"
 	"sallyport/config"
 	"sallyport/transport"
 )
@@ -26,7 +26,6 @@ import (
 // changed, and whatever goes wrong leaves the running one as it is.
 type offer struct {
 	Key    string `json:"key"`
-	Port   uint16 `json:"port,omitempty"`   // of datagrams
 	Notify string `json:"notify,omitempty"` // in the last one: where the service manager listens
 }
 
@@ -116,7 +115,7 @@ func (s *service) offerAll(c *net.UnixConn) error {
 	for _, l := range listeners {
 		handed, err := l.Hand()
 		if err == nil {
-			err = sendOffer(c, offer{Key: l.Key(), Port: handed.Port}, handed.File)
+			err = sendOffer(c, offer{Key: l.Key()}, handed...)
 		}
 		if err != nil {
 			return fmt.Errorf("handing over %s: %w", l.Name, err)
@@ -131,19 +130,17 @@ func (s *service) offerAll(c *net.UnixConn) error {
 			return fmt.Errorf("handing over %s: %w", key, err)
 		}
 	}
-	return sendOffer(c, offer{Notify: os.Getenv("NOTIFY_SOCKET")}, nil)
+	return sendOffer(c, offer{Notify: os.Getenv("NOTIFY_SOCKET")})
 }
 
-func sendOffer(c *net.UnixConn, o offer, f *os.File) error {
+func sendOffer(c *net.UnixConn, o offer, files ...*os.File) error {
+	defer closeFiles(files)
 	text, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
 	c.SetDeadline(time.Now().Add(handoverStep))
-	if f != nil {
-		defer f.Close()
-	}
-	if err := transport.SendFile(c, text, f); err != nil {
+	if err := transport.SendFiles(c, text, files...); err != nil {
 		return err
 	}
 	_, err = io.ReadFull(c, make([]byte, 1))
@@ -153,7 +150,7 @@ func sendOffer(c *net.UnixConn, o offer, f *os.File) error {
 // predecessor is the process that runs, for who takes over from it.
 type predecessor struct {
 	c      *net.UnixConn
-	handed map[string]build.Handed
+	handed map[string][]*os.File
 	panes  map[string]*os.File
 }
 
@@ -163,10 +160,10 @@ func takeOver(path string) (*predecessor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reaching the process that runs: %w\nhint: it opens %s where its $RUNTIME_DIRECTORY says so (RuntimeDirectory= of the unit)", err, path)
 	}
-	p := &predecessor{c: c, handed: map[string]build.Handed{}, panes: map[string]*os.File{}}
+	p := &predecessor{c: c, handed: map[string][]*os.File{}, panes: map[string]*os.File{}}
 	for {
 		c.SetDeadline(time.Now().Add(handoverStep))
-		text, f, err := transport.ReceiveFile(c)
+		text, files, err := transport.ReceiveFiles(c)
 		var o offer
 		if err == nil {
 			err = json.Unmarshal(text, &o)
@@ -184,10 +181,13 @@ func takeOver(path string) (*predecessor, error) {
 			}
 			return p, nil
 		}
-		if strings.HasPrefix(o.Key, "pane ") {
-			p.panes[o.Key] = f
-		} else {
-			p.handed[o.Key] = build.Handed{File: f, Port: o.Port}
+		switch {
+		case !strings.HasPrefix(o.Key, "pane "):
+			p.handed[o.Key] = files
+		case len(files) == 1:
+			p.panes[o.Key] = files[0]
+		default:
+			closeFiles(files)
 		}
 	}
 }
@@ -217,15 +217,17 @@ func (p *predecessor) begun() error {
 
 // release lets go of what was fetched: what was used has been opened once more.
 func (p *predecessor) release() {
-	for _, h := range p.handed {
-		if h.File != nil {
-			h.File.Close()
-		}
+	for _, files := range p.handed {
+		closeFiles(files)
 	}
-	for _, f := range p.panes {
+	closeFiles(slices.Collect(maps.Values(p.panes)))
+	p.handed, p.panes = nil, nil
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
 		f.Close()
 	}
-	p.handed, p.panes = nil, nil
 }
 
 // Close ends it, whatever has come of it.

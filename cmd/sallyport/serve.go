@@ -170,6 +170,7 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	s.mu.Lock()
 	s.apply(accepting, change)
 	s.work(accepting, s.program)
+	inherited := s.program
 	s.mu.Unlock()
 	s.ready.Store(true)
 	s.serving.Go(func() { posture.TidyUp(accepting) })
@@ -179,6 +180,7 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 		if err := s.before.begun(); err != nil {
 			s.log.Warn(err.Error())
 		}
+		inherited.Begin()
 	}
 	s.openDoor(accepting)
 	s.tellReady(nil)
