@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sallyport/config"
+	"sallyport/credential"
 	"sallyport/revoke"
 	"sallyport/verify"
 )
@@ -111,7 +112,7 @@ func (b *builder) crlFile(file string) ([]*revoke.CRL, error) {
 	if list, ok := b.crls[file]; ok {
 		return list, nil
 	}
-	data, err := b.read(file)
+	data, _, err := credential.ReadUpTo(revoke.MaxCRLFile, file, b.o.Env)
 	if err != nil {
 		return nil, err
 	}

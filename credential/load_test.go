@@ -482,6 +482,14 @@ func TestRead(t *testing.T) {
 	if _, info, err := credential.Read(b.path("creds/site"), getenv); err != nil || info == nil {
 		t.Error(info, err)
 	}
+	b.write("creds/large", 0o644, make([]byte, 4<<20+1))
+	for _, where := range []string{"cred:large", b.path("creds/large"), "/dev/zero"} {
+		_, _, err := credential.Read(where, getenv)
+		b.bad(err, "is larger than 4 MiB")
+	}
+	if data, _, err := credential.ReadUpTo(5<<20, "cred:large", getenv); err != nil || len(data) != 4<<20+1 {
+		t.Error(len(data), err)
+	}
 }
 
 func TestStatic(t *testing.T) {

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,11 @@ const maxSize = 4 << 20
 // that systemd passes (systemd.exec(5), LoadCredential=). The FileInfo is that of
 // the file itself behind any links, and nil where there is none to judge.
 func Read(location string, env func(string) string) ([]byte, os.FileInfo, error) {
+	return ReadUpTo(maxSize, location, env)
+}
+
+// ReadUpTo is Read for what may have another size, in bytes.
+func ReadUpTo(size int64, location string, env func(string) string) ([]byte, os.FileInfo, error) {
 	if v, ok := strings.CutPrefix(location, "env:"); ok {
 		text := env(v)
 		if text == "" {
@@ -34,10 +40,10 @@ func Read(location string, env func(string) string) ([]byte, os.FileInfo, error)
 		if n == "" || n == "." || n == ".." || strings.Contains(n, "/") {
 			return nil, nil, fmt.Errorf("%s: a credential's name has no path", location)
 		}
-		data, _, err := readFile(filepath.Join(dir, n))
+		data, _, err := readUpTo(size, filepath.Join(dir, n))
 		return data, nil, err
 	}
-	return readFile(location)
+	return readUpTo(size, location)
 }
 
 // File is the file that Read opens for location, and "" where there is none.
@@ -54,7 +60,9 @@ func File(location string, env func(string) string) string {
 	return location
 }
 
-func readFile(name string) ([]byte, os.FileInfo, error) {
+func readFile(name string) ([]byte, os.FileInfo, error) { return readUpTo(maxSize, name) }
+
+func readUpTo(size int64, name string) ([]byte, os.FileInfo, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, nil, explain(name, err)
@@ -67,14 +75,17 @@ func readFile(name string) ([]byte, os.FileInfo, error) {
 	if info.IsDir() {
 		return nil, nil, fmt.Errorf("%s: is a folder where a file is expected", name)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return nil, nil, explain(name, err)
+	var data bytes.Buffer
+	if info.Size() <= size {
+		data.Grow(int(info.Size()) + bytes.MinRead)
+		if _, err := data.ReadFrom(io.LimitReader(f, size+1)); err != nil { // a pipe has no size
+			return nil, nil, explain(name, err)
+		}
 	}
-	if len(data) > maxSize {
-		return nil, nil, fmt.Errorf("%s: is larger than %d MiB", name, maxSize>>20)
+	if max(info.Size(), int64(data.Len())) > size {
+		return nil, nil, fmt.Errorf("%s: is larger than %d MiB", name, size>>20)
 	}
-	return data, info, nil
+	return data.Bytes(), info, nil
 }
 
 // explain adds who was refused: the program may run as another user than the one

@@ -10,15 +10,18 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"sync"
 	"time"
 )
 
-// MaxCRL bounds a CRL. One of the web's largest has 10 MiB; 16 MiB are half a
-// million certificates, which cost some 150 MiB while they are read and 48 after.
+// MaxCRL bounds a CRL that is fetched. One of the web's largest has 10 MiB; 16 MiB
+// are half a million certificates, which cost some 48 MiB once they are read.
 const MaxCRL = 16 << 20
+
+// MaxCRLFile bounds a file of CRLs, which the operator names and nobody else can
+// make grow.
+const MaxCRLFile = 64 << 20
 
 // CRL is a list of revoked certificates, indexed. It never changes, and says
 // nothing before its signature is checked, which [CRL.Judge] does once an issuer.
@@ -31,47 +34,24 @@ type CRL struct {
 	verified map[[32]byte]error // by issuer
 }
 
-// revoked is one entry, small, since there are many.
-type revoked struct {
-	serial serial
-	reason int8
-	at     int64 // Unix time
-}
-
-// serial is the number's octets, to the right; of one with more than RFC 5280
-// allows, a hash.
-type serial [20]byte
-
-func serialOf(n *big.Int) (s serial) {
-	if b := n.Bytes(); len(b) <= len(s) && n.Sign() >= 0 {
-		copy(s[len(s)-len(b):], b)
-	} else {
-		sum := sha256.Sum256(append([]byte{byte(n.Sign())}, b...))
-		copy(s[:], sum[:])
-	}
-	return s
-}
-
-// Extensions of CRLs and of their entries (RFC 5280, sections 5.2 and 5.3).
+// Extensions of CRLs (RFC 5280, section 5.2).
 var (
-	oidCRLNumber  = asn1.ObjectIdentifier{2, 5, 29, 20}
-	oidReason     = asn1.ObjectIdentifier{2, 5, 29, 21}
-	oidDelta      = asn1.ObjectIdentifier{2, 5, 29, 27}
-	oidPoint      = asn1.ObjectIdentifier{2, 5, 29, 28}
-	oidCertIssuer = asn1.ObjectIdentifier{2, 5, 29, 29}
-	oidAuthority  = asn1.ObjectIdentifier{2, 5, 29, 35}
+	oidCRLNumber = asn1.ObjectIdentifier{2, 5, 29, 20}
+	oidDelta     = asn1.ObjectIdentifier{2, 5, 29, 27}
+	oidPoint     = asn1.ObjectIdentifier{2, 5, 29, 28}
+	oidAuthority = asn1.ObjectIdentifier{2, 5, 29, 35}
 )
 
 // ParseCRLs reads a file of CRLs: one in DER, or any number as PEM blocks.
 func ParseCRLs(data []byte) ([]*CRL, error) {
 	b, rest := pem.Decode(data)
 	if b == nil {
-		c, err := ParseCRL(data)
+		c, err := parseDER(data)
 		return []*CRL{c}, err
 	}
 	var list []*CRL
 	for ; b != nil; b, rest = pem.Decode(rest) {
-		c, err := ParseCRL(pem.EncodeToMemory(b))
+		c, err := parseBlock(b)
 		if err != nil {
 			return nil, fmt.Errorf("CRL %d: %w", len(list)+1, err)
 		}
@@ -85,46 +65,42 @@ func ParseCRLs(data []byte) ([]*CRL, error) {
 
 // ParseCRL reads one CRL, in DER or as a PEM block.
 func ParseCRL(data []byte) (*CRL, error) {
-	if len(data) > 2*MaxCRL { // PEM is larger by a third
-		return nil, tooLong(data)
+	b, rest := pem.Decode(data)
+	if b == nil {
+		return parseDER(data)
 	}
-	if b, rest := pem.Decode(data); b != nil {
-		if b.Type != "X509 CRL" {
-			return nil, fmt.Errorf("a PEM block of the type %.40q where an X509 CRL is expected", b.Type)
-		}
-		if more, _ := pem.Decode(rest); more != nil {
-			return nil, errors.New("several CRLs in one, where one is expected")
-		}
-		data = b.Bytes
+	if more, _ := pem.Decode(rest); more != nil {
+		return nil, errors.New("several CRLs in one, where one is expected")
 	}
-	if len(data) > MaxCRL {
-		return nil, tooLong(data)
+	return parseBlock(b)
+}
+
+func parseBlock(b *pem.Block) (*CRL, error) {
+	if b.Type != "X509 CRL" {
+		return nil, fmt.Errorf("a PEM block of the type %.40q where an X509 CRL is expected", b.Type)
 	}
-	list, err := x509.ParseRevocationList(data)
+	return parseDER(b.Bytes)
+}
+
+func parseDER(der []byte) (*CRL, error) {
+	bare, entries, err := split(der)
 	if err != nil {
 		return nil, fmt.Errorf("no CRL: %w", err)
 	}
+	list, err := x509.ParseRevocationList(bare.der)
+	if err != nil {
+		return nil, fmt.Errorf("no CRL: %w", err)
+	}
+	list.Raw, list.RawTBSRevocationList = bare.raw, bare.rawTBS // what is signed
 	c := &CRL{list: list, verified: map[[32]byte]error{}}
 	if err := c.extensions(); err != nil {
 		return nil, err
 	}
-	c.entries = make([]revoked, 0, len(list.RevokedCertificateEntries))
-	for _, e := range list.RevokedCertificateEntries {
-		if slices.ContainsFunc(e.Extensions, func(x pkix.Extension) bool { return x.Id.Equal(oidCertIssuer) }) {
-			return nil, errIndirect
-		}
-		if err := critical(e.Extensions, "CRL", oidReason); err != nil {
-			return nil, err
-		}
-		c.entries = append(c.entries, revoked{serialOf(e.SerialNumber), int8(min(max(e.ReasonCode, -1), 127)), e.RevocationTime.Unix()})
+	c.entries, err = parseEntries(entries)
+	if err != nil {
+		return nil, err
 	}
-	slices.SortFunc(c.entries, func(a, b revoked) int { return bytes.Compare(a.serial[:], b.serial[:]) })
-	list.RevokedCertificateEntries, list.RevokedCertificates = nil, nil
 	return c, nil
-}
-
-func tooLong(data []byte) error {
-	return fmt.Errorf("a CRL of %d bytes; at most %d are read", len(data), MaxCRL)
 }
 
 var errIndirect = errors.New("an indirect CRL, with certificates of other CAs than its own, which is not supported: use the CRL of the CA itself")

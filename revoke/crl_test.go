@@ -100,6 +100,7 @@ func TestCRL(t *testing.T) {
 		{"a certificate", s.inter.CertPEM(), "X509 CRL is expected"},
 		{"garbage", []byte("not found"), "no CRL"},
 		{"nothing", nil, "no CRL"},
+		{"a byte too many", append(bytes.Clone(good), 0), "1 bytes too many"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l, err := revoke.ParseCRL(c.data)
@@ -246,6 +247,27 @@ func TestOpenSSLCRL(t *testing.T) {
 	}
 }
 
+// likeX509 holds the entries of l, which came from data, against those that
+// crypto/x509 finds there.
+func likeX509(t *testing.T, l *revoke.CRL, data []byte) {
+	t.Helper()
+	if b, _ := pem.Decode(data); b != nil {
+		data = b.Bytes
+	}
+	want, err := x509.ParseRevocationList(data)
+	if err != nil {
+		t.Fatalf("crypto/x509: %v", err)
+	}
+	if n := len(want.RevokedCertificateEntries); l.Len() != n {
+		t.Fatalf("%d entries, %d for crypto/x509", l.Len(), n)
+	}
+	for _, e := range want.RevokedCertificateEntries {
+		if !l.Has(e.SerialNumber, e.RevocationTime, e.ReasonCode) {
+			t.Fatalf("%x of %s, reason %d, is not there", e.SerialNumber, e.RevocationTime, e.ReasonCode)
+		}
+	}
+}
+
 func FuzzParseCRL(f *testing.F) {
 	root := ca.TestAt(f, now)
 	leaf := root.Leaf([]string{"good.test"})
@@ -253,7 +275,15 @@ func FuzzParseCRL(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	reasons, err := root.CRL(now, []*big.Int{leaf.Cert.SerialNumber, big.NewInt(3)}, func(l *x509.RevocationList) {
+		l.RevokedCertificateEntries[1].ReasonCode = 4
+		l.RevokedCertificateEntries[1].ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 24}, Value: []byte("date")}}
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Add(good)
+	f.Add(reasons)
 	f.Add(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: good}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l, err := revoke.ParseCRL(data)
@@ -263,6 +293,7 @@ func FuzzParseCRL(f *testing.F) {
 		if l == nil {
 			return
 		}
+		likeX509(t, l, data)
 		// Nobody without the key takes the leaf off the list.
 		if a, err := l.Judge(leaf.Cert, root.Cert, now); err == nil && !a.Revoked {
 			t.Fatal("forged")
