@@ -36,6 +36,7 @@ func (p *Program) Servers() *upstream.Set { return p.servers }
 func (b *builder) pool(l *config.Listener, c *config.Route) (*upstream.Pool, params, error) {
 	p := &upstream.Pool{
 		Route: c.Name, Balance: balances[c.Pool.Balance], SlowStart: c.Pool.SlowStart, Retry: int(c.Pool.Retry), Timeout: c.Timeouts.Dial,
+		Told: c.To.ProxyProtocol != config.ProxyNone, Mirrors: c.ALPN.Mirror,
 	}
 	var shown params
 	for i := range c.Pool.Servers {
@@ -92,6 +93,14 @@ func (b *builder) spec(l *config.Listener, c *config.Route) (upstream.Spec, erro
 		}
 	case !addr.Datagram():
 		spec.Probe = upstream.Probe(b.dialer(addr, 0))
+		if c.Action == config.Terminate && addr.Secure() && !spec.Alone {
+			layer, err := b.checkLayer(l, c)
+			if err != nil {
+				return spec, err
+			}
+			spec.Probe.Layers = append(announced(c), layer)
+			spec.Probe.Timeout = max(spec.Probe.Timeout, c.Timeouts.Handshake)
+		}
 	}
 	id, err := json.Marshal([]any{addr.String(), check, spec.Alone, with})
 	spec.ID = string(id)

@@ -146,6 +146,14 @@ type Acceptor interface {
 	Close() error
 }
 
+// Retrier is what a connection of a [Dialer] may be that has other servers, for who
+// could make no handshake over it. Nothing of the client's may have been sent.
+type Retrier interface {
+	// Again closes the connection and gives one to another server, or with what
+	// the flow ends. failed is why the handshake was not made.
+	Again(ctx context.Context, f *Flow, failed error) (Conn, error)
+}
+
 // Dialer opens the bare connection towards a flow's server.
 type Dialer interface {
 	Dial(ctx context.Context, f *Flow) (Conn, error)

@@ -82,6 +82,7 @@ type Dialled struct {
 	Server string // as configured: which one of several
 	Addr   string
 	Took   time.Duration
+	Layer  Layer // towards this very server, where several have layers of their own
 }
 
 // Session is what one layer learned in its handshake.

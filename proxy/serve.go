@@ -144,23 +144,30 @@ type side struct {
 	aborted bool
 }
 
-// open dials and wraps the server's side.
+// open dials and wraps the server's side. While nothing of the client's has been sent
+// there, another server is as good as the first.
 func (s *side) open(ctx context.Context) error {
 	s.stage = flow.StageDial
 	s.f.Progress.Reach(s.stage)
 	bare, err := s.d.Upstream.Dial(ctx, s.f)
-	if err != nil {
-		return at(s.stage, err, flow.DialFailed)
+	for err == nil {
+		s.bare = bare
+		s.lf.hold(bare)
+		s.stage = flow.StageOutbound
+		var failed error
+		if s.conn, failed = wrap(ctx, s.f, bare, s.d.Outbound, s.stage); failed == nil {
+			return nil
+		}
+		r, ok := bare.(flow.Retrier)
+		if !ok {
+			return failed
+		}
+		bare, err = r.Again(ctx, s.f, failed)
 	}
-	s.bare = bare
-	s.lf.hold(bare)
-	s.stage = flow.StageOutbound
-	conn, err := wrap(ctx, s.f, bare, s.d.Outbound, s.stage)
-	if err != nil {
-		return err
+	if flow.AsError(err, flow.DialFailed).Stage != flow.StageOutbound {
+		s.stage = flow.StageDial
 	}
-	s.conn = conn
-	return nil
+	return at(s.stage, err, flow.DialFailed)
 }
 
 // first is the [flow.Open] of a relay that takes one connection.

@@ -178,7 +178,8 @@ func (s *Server) rescue(ctx context.Context, probe *Check) {
 	}
 }
 
-// Probe gives the check for a server that has none: that it takes a connection.
+// Probe gives the check for a server that has none: that it takes a connection, and
+// what the caller adds to that.
 func Probe(d flow.Dialer) *Check { return &Check{Dial: d, Timeout: rescueTimeout} }
 
 // sleep says whether d has passed before ctx ended.

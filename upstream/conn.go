@@ -24,19 +24,22 @@ type socket interface {
 // the end of a flow is known.
 type conn struct {
 	socket
-	server *Server
+	pool   *Pool
+	member *member
+	tried  attempts // before it
 	closed atomic.Bool
+	blamed atomic.Bool // it has counted against its server
 }
 
 // hold has the server know when c ends.
-func (m *member) hold(c flow.Conn) (flow.Conn, error) {
+func (p *Pool) hold(c flow.Conn, m *member, tried attempts) (flow.Conn, error) {
 	s, ok := c.(socket)
 	if !ok {
 		m.server.leave()
 		c.Close()
 		return nil, flow.Fail(flow.Internal, "a connection to %s lacks what the relay needs", m.server.spec.Addr)
 	}
-	held := &conn{socket: s, server: m.server}
+	held := &conn{socket: s, pool: p, member: m, tried: tried}
 	if c.Transport() == flow.Datagram {
 		return &association{conn: held}, nil
 	}
@@ -55,7 +58,7 @@ func (c *conn) Abort() error {
 
 func (c *conn) end() {
 	if !c.closed.Swap(true) {
-		c.server.leave()
+		c.member.server.leave()
 	}
 }
 
@@ -63,7 +66,7 @@ func (c *conn) end() {
 // does is the first answer, and ICMP.
 type association struct {
 	*conn
-	answered, refused atomic.Bool
+	answered atomic.Bool
 }
 
 func (c *association) ReadUnit(lease func() []byte) ([]byte, error) {
@@ -88,12 +91,13 @@ func (c *association) Write(p []byte) (int, error) {
 func (c *association) note(err error, read bool) {
 	switch {
 	case err == nil && read:
-		if !c.answered.Load() && !c.answered.Swap(true) {
-			c.server.pass(time.Now())
+		// Where there is a handshake, an answer may yet be a refusal.
+		if c.member.Layer == nil && !c.answered.Load() && !c.answered.Swap(true) {
+			c.member.server.pass(time.Now())
 		}
 	case err != nil:
-		if e, ok := errors.AsType[*flow.Error](err); ok && e.Fault == flow.FaultServer && !c.refused.Swap(true) {
-			c.server.fail(time.Now(), err)
+		if e, ok := errors.AsType[*flow.Error](err); ok && e.Fault == flow.FaultServer && !c.blamed.Swap(true) {
+			c.member.server.fail(time.Now(), err)
 		}
 	}
 }

@@ -3,9 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,7 +17,9 @@ type Pool struct {
 	Balance   Balance
 	SlowStart time.Duration // until a server that has come back gets its full share
 	Retry     int           // how many more servers a flow tries
-	Timeout   time.Duration // for all of that together; 0 means none but the context's
+	Timeout   time.Duration // for the dials of it together; 0 means none but the context's
+	Told      bool          // servers get a PROXY header ahead of the handshake
+	Mirrors   bool          // the handshake offers what the client does
 
 	mu      sync.Mutex // held while one is chosen
 	members []*member
@@ -51,33 +51,44 @@ func (p *Pool) Add(s *Server, m Member) { p.members = append(p.members, &member{
 // Decision is shared by all flows of its route, while each server may have a name,
 // a certificate and trust anchors of its own.
 func (p *Pool) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
-	for _, m := range p.members {
-		if m.server.spec.Addr == f.Dialled.Server {
-			return m.Layer.Wrap(ctx, f, c)
-		}
+	if f.Dialled.Layer == nil {
+		return nil, flow.Fail(flow.Internal, "%q was not dialled by who makes its handshake", f.Dialled.Server)
 	}
-	return nil, flow.Fail(flow.Internal, "nothing is known of %q, which was dialled", f.Dialled.Server)
+	return f.Dialled.Layer.Wrap(ctx, f, c)
+}
+
+// Wrap makes the handshake with the server, which shows by it that it is up.
+func (m *member) Wrap(ctx context.Context, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
+	over, err := m.Layer.Wrap(ctx, f, c)
+	if err == nil {
+		m.server.pass(time.Now())
+	}
+	return over, err
 }
 
 // Dial implements [flow.Dialer]: it tries one server after the other, as nothing
 // has been sent yet.
 func (p *Pool) Dial(ctx context.Context, f *flow.Flow) (flow.Conn, error) {
-	start := time.Now()
+	return p.dial(ctx, f, attempts{})
+}
+
+// dial tries those that are not among tried.
+func (p *Pool) dial(ctx context.Context, f *flow.Flow, tried attempts) (flow.Conn, error) {
+	start, before := time.Now(), f.Dialled.Took
 	if p.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, p.Timeout)
 		defer cancel()
 	}
-	var tried attempts
 	for {
 		m, left := p.pick(f, tried.members)
 		if m == nil {
 			return nil, p.nobody(tried)
 		}
 		c, err := m.dial(ctx, f, min(p.Retry-len(tried.members), left))
-		f.Dialled.Took = time.Since(start)
+		f.Dialled.Took = before + time.Since(start)
 		if err == nil {
-			return m.hold(c)
+			return p.hold(c, m, tried)
 		}
 		m.server.leave()
 		if !serverFailed(err) {
@@ -107,7 +118,9 @@ func (m *member) dial(ctx context.Context, f *flow.Flow, others int) (flow.Conn,
 	}
 	c, err := m.Dial.Dial(ctx, f)
 	f.Dialled.Server = m.server.spec.Addr
-	if err == nil && c.Transport() == flow.Stream {
+	if m.Layer != nil {
+		f.Dialled.Layer = m
+	} else if err == nil && c.Transport() == flow.Stream {
 		m.server.pass(time.Now())
 	}
 	return c, err
@@ -164,78 +177,3 @@ func (p *Pool) candidates(now time.Time, tried []*member) (best []candidate, all
 	}
 	return best, all
 }
-
-// attempts are what a flow has tried in vain.
-type attempts struct {
-	members []*member
-	errs    []error
-}
-
-func (a *attempts) add(m *member, err error) {
-	a.members, a.errs = append(a.members, m), append(a.errs, err)
-}
-
-// gaveUp is the error of a flow that may not try any more, or has nothing left to.
-func (p *Pool) gaveUp(a attempts, left int) error {
-	last := a.errs[len(a.errs)-1]
-	if len(a.errs) == 1 && (left > 0 || len(p.members) == 1) {
-		return last
-	}
-	if left == 0 {
-		return p.nobody(a)
-	}
-	return flow.Fail(flow.AsError(last, flow.DialFailed).Reason, "%d servers tried: %w", len(a.errs), joined(a.errs))
-}
-
-// nobody is the error of a flow that no server is left for.
-func (p *Pool) nobody(a attempts) error {
-	if len(a.errs) > 0 && len(p.members) == 1 {
-		return a.errs[0]
-	}
-	var rest []string
-	const most = 4 // of a thousand servers that are down, the log has told
-	for _, m := range p.members {
-		if slices.Contains(a.members, m) {
-			continue
-		}
-		if len(rest) == most {
-			rest = append(rest, "and so on")
-			break
-		}
-		rest = append(rest, m.server.word())
-	}
-	why := strings.Join(rest, ", ")
-	if len(a.errs) == 0 {
-		return flow.Fail(flow.NoServerUp, "no server is up: %s", why)
-	}
-	if why != "" {
-		why = "; " + why
-	}
-	return flow.Fail(flow.NoServerUp, "no server is up: %w%s", joined(a.errs), why)
-}
-
-// word says in one how a server is that was not tried.
-func (s *Server) word() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	text := fmt.Sprintf("%s is %s", s.spec.Addr, s.state())
-	if s.down && s.err != nil && !s.drained {
-		text += " (" + s.err.Error() + ")"
-	}
-	return text
-}
-
-// joinedErrors stand on one line.
-type joinedErrors []error
-
-func joined(errs []error) error { return joinedErrors(errs) }
-
-func (j joinedErrors) Error() string {
-	texts := make([]string, len(j))
-	for i, err := range j {
-		texts[i] = err.Error()
-	}
-	return strings.Join(texts, "; ")
-}
-
-func (j joinedErrors) Unwrap() []error { return j }
