@@ -94,6 +94,8 @@ type Listener struct {
 	Lines   []Line
 	*Socket // nil before Bind
 
+	Table *route.Table // which its Decider asks
+
 	from  config.Address
 	where transport.Where
 }
@@ -349,7 +351,8 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 		l.Lines = append(l.Lines, line)
 	}
 	b.follow(l)
-	l.Decider = route.New(routes)
+	l.Table = route.New(routes)
+	l.Decider = b.decider(l.Table)
 	return l, nil
 }
 
@@ -358,7 +361,11 @@ func where(a config.Address) transport.Where {
 }
 
 func (b *builder) route(l *config.Listener, ech *secure.ECHKeys, c *config.Route) (route.Route, Line, error) {
-	r := route.Route{Match: match(c.Match), From: c.Client.From}
+	m, err := match(c.Match)
+	if err != nil {
+		return route.Route{}, Line{}, err
+	}
+	r := route.Route{Match: m, From: c.Client.From}
 	d := &flow.Decision{Route: c.Name, Pattern: c.Pattern, Timeouts: flow.Timeouts(c.Timeouts)}
 	r.Decision = d
 	line := Line{Route: c.Name, Clients: clients(c), Note: strings.Join(c.Notes, "; "), Text: fmt.Sprintf("%-8s %s -> %s", c.Pattern, l.From, destination(c))}
@@ -404,18 +411,6 @@ func announced(c *config.Route) []flow.Layer {
 		return []flow.Layer{preamble.SendProxy{Version: 2, Timeout: c.Timeouts.Handshake}}
 	}
 	return nil
-}
-
-func match(c config.Match) route.Match {
-	m := route.Match{ALPN: c.ALPN, TLS: c.TLS, Client: c.Client}
-	for _, n := range c.SNI {
-		if n.Text == "" {
-			m.NoSNI = true
-		} else {
-			m.SNI = append(m.SNI, n.Pattern)
-		}
-	}
-	return m
 }
 
 // clients says in words who may pass.

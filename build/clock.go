@@ -10,7 +10,7 @@ import (
 	"sallyport/config"
 )
 
-// clock gives the time that certificates are judged by. Deadlines do not use it.
+// clock gives the time that certificates are judged by, and expressions. Deadlines do not use it.
 func clock(o config.ClockOffset) (func() time.Time, error) {
 	if o.File == "" {
 		return func() time.Time { return time.Now().Add(o.By) }, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"time"
 
 	"sallyport/config"
 	"sallyport/credential"
@@ -34,7 +35,7 @@ func (l *Listener) listen(ctx context.Context, s *Socket, rest *transport.Poller
 // judge decides for the demultiplexer, which keeps nothing of a client by then.
 func (s *Socket) judge(client, local netip.AddrPort, hello []byte) transport.Verdict {
 	l := s.Current.Load()
-	f := &flow.Flow{Origin: flow.Origin{Listener: l.Name, Transport: flow.Datagram, Client: client, Local: local}}
+	f := &flow.Flow{Start: time.Now(), Origin: flow.Origin{Listener: l.Name, Transport: flow.Datagram, Client: client, Local: local}}
 	if hello == nil {
 		if d := l.Decider.Decide(f); d.Action == flow.Reject && d.Reason == flow.AddressRefused {
 			return transport.Refuse

@@ -168,7 +168,7 @@ func (f *field) kind() string {
 		return "URI"
 	case "prefix":
 		return "CIDR"
-	case "rule":
+	case "rule", "choice":
 		return "EXPR"
 	}
 	return "TEXT"

@@ -14,7 +14,7 @@ var later = map[string]string{
 	"listener": "users " + laterRoute,
 	"defaults": "users " + laterRoute,
 	"route":    laterRoute,
-	"match":    "dest port ja4 list server if",
+	"match":    "dest port ja4 list server",
 	"client":   "dane",
 	"to":       "starttls source via",
 	"unsafe":   "open_proxy",

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"sallyport/rule"
 )
 
 // ruling is one route, or with no route a listener, before the rules that
@@ -148,6 +150,11 @@ func (g *ruling) match() {
 			g.add(e.pos, "from: "+g.lis.From.secure()+"://"+g.lis.From.short(),
 				"%s:// never peeks, so %s cannot be known", g.lis.From.Carrier, e.pos.word(key))
 		}
+	}
+	if choice, err := rule.ParseChoice(m.If); err == nil && choice.AsksHello() != "" {
+		pos := g.at("match.if")
+		g.add(pos, "from: "+g.lis.From.secure()+"://"+g.lis.From.short(),
+			"%s:// never peeks, so %s cannot ask of %s", g.lis.From.Carrier, pos.word("match.if"), choice.AsksHello())
 	}
 }
 

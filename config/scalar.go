@@ -329,7 +329,11 @@ func checkString(as, text string) error {
 			return complain(`"" sends none`, "an IP address is no server name (RFC 6066, section 3)")
 		}
 	case "rule":
-		return checkRule(text)
+		_, err = rule.Parse(text)
+		return checkRule(text, err)
+	case "choice":
+		_, err = rule.ParseChoice(text)
+		return checkRule(text, err)
 	case "protocol":
 		return checkProtocol(text)
 	case "identity":
@@ -357,8 +361,7 @@ func checkID(text string) error {
 }
 
 // checkRule points into the expression.
-func checkRule(text string) error {
-	_, err := rule.Parse(text)
+func checkRule(text string, err error) error {
 	if e := (*rule.Error)(nil); errors.As(err, &e) {
 		return &complaint{msg: "`if`: " + printable(e.Msg), hint: e.Hint, text: text, offset: e.Offset}
 	}

@@ -123,6 +123,7 @@ type Match struct {
 	ALPN   []string       `key:"alpn" doc:"protocols, one of which the client must offer" as:"protocol"`
 	TLS    *bool          `key:"tls" doc:"whether the client begins with a ClientHello"`
 	Client []netip.Prefix `key:"client" doc:"addresses the client connects from"`
+	If     string         `key:"if" doc:"an expression over what is known before a handshake, which must be true" as:"choice"`
 }
 
 // Name is a pattern of match.sni; the empty one matches only a hello without SNI.

@@ -126,6 +126,7 @@ type Decision struct {
 	Pattern   string // the docs' word for this pair of ends; for the record only
 	Action    Action
 	Reason    Reason // of a Reject
+	Err       error  // of a Reject, what failed; nil where its Reason says all
 	Inbound   []Layer
 	Upstream  Dialer
 	Outbound  []Layer

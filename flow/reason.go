@@ -107,6 +107,7 @@ const (
 
 	// Ours.
 	NoCredential Reason = "no_credential"
+	MatchFailed  Reason = "match_failed"
 	DANELookup   Reason = "dane_lookup"
 	CTNoList     Reason = "ct_no_list"
 	Internal     Reason = "internal_error"
@@ -131,7 +132,7 @@ var reasons = map[Reason]struct {
 	PlainHTTP:           {FaultClient, alertNone, "plain HTTP came to a TLS port; answered with status 400"},
 	HelloTimeout:        {FaultClient, alertNone, "the ClientHello was not complete within timeouts.peek"},
 	HelloMalformed:      {FaultClient, alertDecodeError, "the ClientHello could not be read"},
-	HelloTooLarge:       {FaultClient, alertDecodeError, "the ClientHello was larger than 64 KiB"},
+	HelloTooLarge:       {FaultClient, alertDecodeError, "the ClientHello was larger than 64 KiB, or offers more than the `if` of a route looks at"},
 	HelloMismatch:       {FaultClient, alertNone, "after the handshake, server name, ALPN or ECH were not what the route was decided on"},
 	ClientGone:          {FaultClient, alertNone, "the client left before its handshake was done"},
 	UnrecognizedName:    {FaultClient, alertUnrecognizedName, "no route takes this server name"},
@@ -205,6 +206,7 @@ var reasons = map[Reason]struct {
 	Drained:       {FaultNone, alertNone, "the process ended, and timeouts.drain had passed"},
 
 	NoCredential: {FaultOurs, alertInternalError, "we have no certificate or key for this handshake"},
+	MatchFailed:  {FaultOurs, alertInternalError, "the `if` of a route that might take the client could not be evaluated; the error says why"},
 	DANELookup:   {FaultOurs, alertInternalError, "the server's TLSA records could not be looked up; the error says what the resolver did"},
 	CTNoList:     {FaultOurs, alertInternalError, "to.ct requires certificate transparency, and no list of logs of ct_log_list could be had"},
 	Internal:     {FaultOurs, alertInternalError, "an error of ours; the error says which"},

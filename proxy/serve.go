@@ -73,7 +73,7 @@ func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.F
 	f.Decision, server.d = d, d
 	lf.setDrain(d.Timeouts.Drain)
 	if d.Action == flow.Reject {
-		return nil, refuse(bare, f, flow.StageDecide, flow.Fail(d.Reason, "%s", d.Reason.Meaning()))
+		return nil, refuse(bare, f, flow.StageDecide, rejected(d))
 	}
 	switch {
 	case lf.stranger:
@@ -106,6 +106,13 @@ func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.F
 		}
 	}
 	return client, nil
+}
+
+func rejected(d *flow.Decision) *flow.Error {
+	if d.Err != nil {
+		return flow.Fail(d.Reason, "choosing a route: %w", d.Err)
+	}
+	return flow.Fail(d.Reason, "%s", d.Reason.Meaning())
 }
 
 // prove gives the client's end that lets a client prove itself to the server.

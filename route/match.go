@@ -6,6 +6,7 @@ import (
 
 	"sallyport/flow"
 	"sallyport/name"
+	"sallyport/rule"
 )
 
 // Match selects flows; all that it names must hold. The zero value takes all.
@@ -15,6 +16,7 @@ type Match struct {
 	ALPN   []string       // the client offers one of them
 	TLS    *bool          // whether the flow began with a ClientHello
 	Client []netip.Prefix // the client's address is in one of them
+	If     *rule.Choice   // is true; nil does not ask
 }
 
 func (m *Match) asksSNI() bool { return m.NoSNI || len(m.SNI) > 0 }
@@ -68,7 +70,8 @@ func (m Match) Empty() bool { return m.TLS != nil && !*m.TLS && m.asksHello() }
 
 // Covers says that m takes every flow that n takes, so that a route with n after
 // one with m is never reached. It errs towards no: it holds each pattern and each
-// prefix of n against single ones of m, not against what several of m make up.
+// prefix of n against single ones of m, not against what several of m make up, and
+// takes two expressions for the same only where their texts are.
 func (m Match) Covers(n Match) bool {
 	if n.Empty() {
 		return true
@@ -80,7 +83,7 @@ func (m Match) Covers(n Match) bool {
 	case !*m.TLS && (n.TLS == nil || *n.TLS):
 		return false
 	}
-	return m.coversSNI(n) && m.coversALPN(n) && m.coversClient(n)
+	return m.coversSNI(n) && m.coversALPN(n) && m.coversClient(n) && m.coversIf(n)
 }
 
 func (m Match) coversSNI(n Match) bool {
@@ -121,4 +124,8 @@ func (m Match) coversClient(n Match) bool {
 		}
 	}
 	return len(n.Client) > 0
+}
+
+func (m Match) coversIf(n Match) bool {
+	return m.If == nil || n.If != nil && m.If.String() == n.If.String()
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sallyport/flow"
+	"sallyport/rule"
 )
 
 // Route is one line of a table.
@@ -85,8 +86,19 @@ func (t *Table) index(i int, m Match) {
 // it refuses: for the protocols, if a route would have taken f with others; for
 // the server name, or for the lack of one, if that is in no route that asks for
 // it; else for want of a route. The hello's SNI is in lower case, as wire gives it.
-func (t *Table) Decide(f *flow.Flow) *flow.Decision {
-	s := search{t: t, f: f, found: len(t.routes), client: f.Client().Addr().Unmap().WithZone("")}
+//
+// Where the first route that would take f has an If that fails, f is refused, and
+// no later route is asked: nobody knows whether it was meant for that one.
+func (t *Table) Decide(f *flow.Flow) *flow.Decision { return t.decide(f, nil) }
+
+// Suppose decides as Decide does, but where known says so the If of the route i is
+// taken to hold or not, and is not asked.
+func (t *Table) Suppose(f *flow.Flow, suppose func(i int) (holds, known bool)) *flow.Decision {
+	return t.decide(f, suppose)
+}
+
+func (t *Table) decide(f *flow.Flow, suppose func(int) (holds, known bool)) *flow.Decision {
+	s := search{t: t, f: f, found: len(t.routes), client: f.Client().Addr().Unmap().WithZone(""), suppose: suppose}
 	s.scan(t.any)
 	if f.Hello != nil {
 		s.scanSNI(f.Hello.SNI)
@@ -94,6 +106,9 @@ func (t *Table) Decide(f *flow.Flow) *flow.Decision {
 	switch {
 	case s.found < len(t.routes):
 		r := &t.routes[s.found]
+		if s.failed != nil {
+			return failed(r, s.failed)
+		}
 		if r.refused != nil && !contains(r.From, s.client) {
 			return r.refused
 		}
@@ -119,6 +134,10 @@ type search struct {
 	f      *flow.Flow
 	client netip.Addr // invalid on a unix socket
 	found  int        // the least index so far
+	failed error      // what the If there came to, if anything
+
+	suppose func(int) (holds, known bool)
+	arrival *rule.Arrival // made for the first If
 
 	tookSNI  bool // a route that asks for the SNI has this one
 	onlyALPN bool // a route would take f but for its ALPN
@@ -149,10 +168,16 @@ func (s *search) scan(list []int) {
 			continue
 		}
 		if !m.takesALPN(s.f) {
-			s.onlyALPN = s.onlyALPN || s.f.Hello != nil
+			if s.f.Hello != nil && !s.onlyALPN {
+				s.onlyALPN, _ = s.holds(i)
+			}
 			continue
 		}
-		s.found = i
+		is, err := s.holds(i)
+		if !is && err == nil {
+			continue
+		}
+		s.found, s.failed = i, err
 		return
 	}
 }

@@ -3,6 +3,7 @@ package rule
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"unicode"
@@ -24,10 +25,11 @@ const (
 // builtins are those of expr that cost no more than their arguments and make no list.
 var builtins = strings.Fields("all any none one count len lower upper trim hasPrefix hasSuffix indexOf duration abs min max")
 
-// Rule is an expression that is right.
-type Rule struct {
+// expression is one that is right.
+type expression struct {
 	text    string
 	program *vm.Program
+	asks    []string // words of its language that stand in it
 }
 
 // Error is what is wrong with an expression.
@@ -39,16 +41,23 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Msg }
 
-// Parse compiles an expression, which must be true or false.
-func Parse(text string) (*Rule, error) {
+// language is what an expression can ask of.
+type language struct {
+	of     any // the zero struct whose fields are the words
+	hint   string
+	absent func(word string) (msg, hint string) // words that it lacks for a reason; else empty
+}
+
+// compile makes an expression, which must be true or false.
+func compile(text string, in language) (expression, error) {
 	if strings.TrimSpace(text) == "" {
-		return nil, &Error{Msg: "an empty expression"}
+		return expression{}, &Error{Msg: "an empty expression"}
 	}
 	if len(text) > maxText {
-		return nil, &Error{Msg: fmt.Sprintf("an expression of %d bytes; at most %d are taken", len(text), maxText)}
+		return expression{}, &Error{Msg: fmt.Sprintf("an expression of %d bytes; at most %d are taken", len(text), maxText)}
 	}
-	l := &limits{}
-	options := []expr.Option{expr.Env(Subject{}), expr.AsBool(), expr.MaxNodes(maxNodes), expr.DisableAllBuiltins(), expr.Patch(l)}
+	l := &limits{words: words(in.of)}
+	options := []expr.Option{expr.Env(in.of), expr.AsBool(), expr.MaxNodes(maxNodes), expr.DisableAllBuiltins(), expr.Patch(l)}
 	for _, b := range builtins {
 		options = append(options, expr.EnableBuiltin(b))
 	}
@@ -57,27 +66,24 @@ func Parse(text string) (*Rule, error) {
 	}
 	program, err := expr.Compile(text, options...)
 	if l.err != nil { // what the compiler says of the same is less clear
-		return nil, l.at(text)
+		return expression{}, l.at(text)
 	}
 	if err != nil {
-		return nil, explain(text, err)
+		return expression{}, in.explain(text, err)
 	}
-	return &Rule{text, program}, nil
+	return expression{text, program, l.asks}, nil
 }
 
-func (r *Rule) String() string { return r.text }
+func (e *expression) String() string { return e.text }
 
-// Holds says whether the expression is true of s. What fails is not true.
-func (r *Rule) Holds(s *Subject) (is bool, err error) {
+// holds says whether the expression is true of env. What fails is not true.
+func (e *expression) holds(env any) (is bool, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			is, err = false, fmt.Errorf("evaluating `if`: %v", p)
 		}
 	}()
-	if err := s.bounded(); err != nil {
-		return false, err
-	}
-	out, err := (&vm.VM{MemoryBudget: maxMemory}).Run(r.program, s)
+	out, err := (&vm.VM{MemoryBudget: maxMemory}).Run(e.program, env)
 	if err != nil {
 		return false, fmt.Errorf("evaluating `if`: %w", brief(err))
 	}
@@ -96,15 +102,28 @@ func brief(err error) error {
 	return err
 }
 
-func explain(text string, err error) error {
+func (in language) explain(text string, err error) error {
 	f := (*file.Error)(nil)
 	if !errors.As(err, &f) {
-		return &Error{Msg: err.Error(), Hint: hint}
+		return &Error{Msg: err.Error(), Hint: in.hint}
 	}
-	return &Error{Offset: offset(text, f.From), Msg: sentence(f.Message), Hint: hint}
+	e := &Error{Offset: offset(text, f.From), Msg: sentence(f.Message), Hint: in.hint}
+	if word, ok := strings.CutPrefix(e.Msg, "unknown name "); ok && in.absent != nil {
+		if msg, hint := in.absent(word); msg != "" {
+			e.Msg, e.Hint = msg, hint
+		}
+	}
+	return e
 }
 
-const hint = "it can ask of names, dns, uri, email, ip_san, cn, ou, subject, issuer, serial, spki, not_before, not_after, sni, alpn, address, version, resumed and time; see sallyport.yaml(5)"
+// words are those of the fields of a struct, in their order.
+func words(of any) []string {
+	var list []string
+	for f := range reflect.TypeOf(of).Fields() {
+		list = append(list, f.Tag.Get("expr"))
+	}
+	return list
+}
 
 // offset of a rune, in bytes.
 func offset(text string, runes int) int {
@@ -130,8 +149,10 @@ func sentence(s string) string {
 
 // limits looks at each part of an expression before it is compiled.
 type limits struct {
-	err  *Error
-	from int // in runes
+	words []string
+	asks  []string
+	err   *Error
+	from  int // in runes
 }
 
 func (l *limits) at(text string) error {
@@ -148,6 +169,8 @@ func (l *limits) fail(n ast.Node, format string, args ...any) {
 // Visit is called for the parts before their whole.
 func (l *limits) Visit(node *ast.Node) {
 	switch n := (*node).(type) {
+	case *ast.IdentifierNode:
+		l.ask(n.Value)
 	case *ast.PredicateNode:
 		if depth(n) > maxLoops {
 			l.fail(n, "more than %d loops in each other", maxLoops)
@@ -166,6 +189,16 @@ func (l *limits) Visit(node *ast.Node) {
 		}
 	case *ast.CallNode:
 		l.call(n)
+	}
+}
+
+// ask notes a word of the language, of which $env is all.
+func (l *limits) ask(word string) {
+	switch {
+	case word == "$env":
+		l.asks = l.words
+	case slices.Contains(l.words, word) && !slices.Contains(l.asks, word):
+		l.asks = append(l.asks, word)
 	}
 }
 

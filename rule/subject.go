@@ -5,6 +5,28 @@ import (
 	"time"
 )
 
+// Rule is an expression over a [Subject]: whether a client may pass.
+type Rule struct{ expression }
+
+var ofSubject = language{of: Subject{}, hint: "it can ask of names, dns, uri, email, ip_san, cn, ou, subject, issuer, serial, spki, not_before, not_after, sni, alpn, address, version, resumed and time; see sallyport.yaml(5)"}
+
+// Parse compiles the `if` of an access rule.
+func Parse(text string) (*Rule, error) {
+	e, err := compile(text, ofSubject)
+	if err != nil {
+		return nil, err
+	}
+	return &Rule{e}, nil
+}
+
+// Holds says whether the rule is true of s. What fails is not true.
+func (r *Rule) Holds(s *Subject) (bool, error) {
+	if err := s.bounded(); err != nil {
+		return false, err
+	}
+	return r.holds(s)
+}
+
 // Subject is what an expression can ask of, by the names in its tags.
 type Subject struct {
 	Names     []string  `expr:"names" doc:"all subjectAltNames, as in the log"`

@@ -30,7 +30,7 @@ verify             name rule ct dane revoke
 credential         revoke verify
 spiffe             credential verify
 secure             flow wire record credential verify name
-route              flow name wire
+route              flow name wire rule
 filter             flow
 mirror             flow
 observe            flow wire

@@ -15,6 +15,7 @@ import (
 	"sallyport/credential"
 	"sallyport/flow"
 	"sallyport/observe"
+	"sallyport/rule"
 	"sallyport/secure"
 	"sallyport/wire"
 )
@@ -95,6 +96,9 @@ func accepted(c *config.Listener) string {
 func (s Subject) route(w *writer, c *config.Listener, r *config.Route, line build.Line) {
 	w.line(1, "%s: %s", r.Name, goes(r))
 	w.line(2, "takes %s", takes(c, r))
+	for _, word := range asks(r) {
+		w.line(3, "%s is %s", word, rule.Meaning(word))
+	}
 	if r.Action == config.Reject {
 		return
 	}
@@ -152,6 +156,9 @@ func takes(c *config.Listener, r *config.Route) string {
 			from = append(from, p.String())
 		}
 		parts = append(parts, "from "+strings.Join(from, " or "))
+	}
+	if r.Match.If != "" {
+		parts = append(parts, where(r))
 	}
 	text := strings.Join(parts, ", ")
 	if r.Name != c.Routes[0].Name {

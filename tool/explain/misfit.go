@@ -10,6 +10,7 @@ import (
 	"sallyport/build"
 	"sallyport/config"
 	"sallyport/flow"
+	"sallyport/rule"
 	"sallyport/wire"
 )
 
@@ -57,33 +58,82 @@ func clients(c *config.Listener) []client {
 	return all
 }
 
-// decide asks the table of l about a client that asks for name.
-func decide(l *build.Listener, secure, datagrams bool, c client, name string) *flow.Decision {
-	f := &flow.Flow{}
-	if c.addr.IsValid() {
-		f.Origin.Client = netip.AddrPortFrom(c.addr, 1024)
+// outcomes tells hear what may become of clients that ask for name, each once.
+func (s Subject) outcomes(l *build.Listener, name string, hear func(who string, d *flow.Decision)) {
+	c := &s.File.Listeners[slices.Index(s.Program.Listeners, l)]
+	open := make([]bool, len(c.Routes)) // whose `if` asks for more than a name
+	for i := range c.Routes {
+		open[i] = slices.ContainsFunc(asks(&c.Routes[i]), func(word string) bool { return word != "sni" && word != "tls" })
 	}
-	if secure {
-		f.Hello = &wire.Hello{SNI: strings.ToLower(name), DTLS: datagrams}
-		if c.alpn != "" {
-			f.Hello.ALPN = []string{c.alpn}
+	heard := map[string]bool{}
+	for _, who := range clients(c) {
+		tell := func(where string, d *flow.Decision) {
+			if text := where + outcome(d); !heard[text] {
+				heard[text] = true
+				hear(strings.TrimSpace(who.String()+" "+where), d)
+			}
+		}
+		f := s.flow(c, who, name)
+		suppose := func(holds int) *flow.Decision {
+			return l.Table.Suppose(f, func(i int) (bool, bool) { return i == holds, open[i] })
+		}
+		rest, otherwise := suppose(none), ""
+		for i := range c.Routes {
+			if d := suppose(i); open[i] && d != rest {
+				tell(where(&c.Routes[i])+s.now(&c.Routes[i], f), d)
+				otherwise = "otherwise"
+			}
+		}
+		tell(otherwise, rest)
+	}
+}
+
+const none = -1 // no route
+
+// flow is one of a client that asks for name.
+func (s Subject) flow(c *config.Listener, who client, name string) *flow.Flow {
+	f := &flow.Flow{Start: s.Now}
+	if who.addr.IsValid() {
+		f.Origin.Client = netip.AddrPortFrom(who.addr, 1024)
+	}
+	if c.From.Secure() {
+		f.Hello = &wire.Hello{SNI: strings.ToLower(name), DTLS: c.From.Datagram()}
+		if who.alpn != "" {
+			f.Hello.ALPN = []string{who.alpn}
 		}
 	}
-	return l.Decider.Decide(f)
+	return f
+}
+
+// asks are the words in the `if` of r.
+func asks(r *config.Route) []string {
+	if choice, err := rule.ParseChoice(r.Match.If); err == nil {
+		return choice.Asks()
+	}
+	return nil // there is none
+}
+
+// where is the `if` of r on one line.
+func where(r *config.Route) string {
+	return "where " + strings.Join(strings.FieldsFunc(r.Match.If, func(c rune) bool { return c == '\r' || c == '\n' }), " ")
+}
+
+// now says what an `if` comes to that asks for nothing beyond f but the time.
+func (s Subject) now(r *config.Route, f *flow.Flow) string {
+	choice, err := rule.ParseChoice(r.Match.If)
+	if err != nil || slices.ContainsFunc(choice.Asks(), func(word string) bool { return word != "sni" && word != "tls" && word != "time" }) {
+		return ""
+	}
+	if holds, err := choice.Holds(&rule.Arrival{SNI: f.Hello.SNI, TLS: true, Time: s.Now.UTC()}); err == nil && holds {
+		return " (now it is so)"
+	}
+	return " (now it is not so)"
 }
 
 func (s Subject) misfit(w *writer, l *build.Listener, what, name string) {
-	i := slices.Index(s.Program.Listeners, l)
-	c := &s.File.Listeners[i]
-	said := map[string]bool{}
-	for _, who := range clients(c) {
-		text := outcome(decide(l, true, c.From.Datagram(), who, name))
-		if said[text] {
-			continue
-		}
-		said[text] = true
-		w.line(2, "%s: %s", strings.TrimSpace(what+" "+who.String()), text)
-	}
+	s.outcomes(l, name, func(who string, d *flow.Decision) {
+		w.line(2, "%s: %s", strings.TrimSpace(what+" "+who), outcome(d))
+	})
 }
 
 // versions says what an old client gets.
@@ -139,20 +189,14 @@ func Host(to io.Writer, s Subject, name string) (taken bool, err error) {
 			continue // who asks for what is not known there
 		}
 		w.line(0, "%s, at %s, clients connect to %s", name, c.Name, c.From)
-		said := map[*flow.Decision]bool{}
-		for _, who := range clients(c) {
-			d := decide(l, c.From.Secure(), c.From.Datagram(), who, name)
-			if said[d] {
-				continue
-			}
-			said[d] = true
-			w.line(1, "%s: %s", strings.TrimSpace("a client "+who.String()), outcome(d))
+		s.outcomes(l, name, func(who string, d *flow.Decision) {
+			w.line(1, "%s: %s", strings.TrimSpace("a client "+who), outcome(d))
 			taken = taken || d.Action != flow.Reject
 			j := slices.IndexFunc(c.Routes, func(r config.Route) bool { return r.Name == d.Route })
 			if d.Action != flow.Reject && j >= 0 {
 				s.route(w, c, &c.Routes[j], l.Lines[j])
 			}
-		}
+		})
 	}
 	return taken, w.err
 }
