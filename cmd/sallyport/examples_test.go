@@ -36,6 +36,7 @@ func TestExamples(t *testing.T) {
 		"tunnel-server.yaml":       exampleTunnelServer,
 		"client-certificates.yaml": exampleClientCertificates,
 		"routes.yaml":              exampleRoutes,
+		"expressions.yaml":         exampleExpressions,
 		"old-server.yaml":          exampleOldServer,
 		"proxy-protocol.yaml":      exampleProxyProtocol,
 		"servers.yaml":             exampleServers,
