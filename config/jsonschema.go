@@ -148,6 +148,8 @@ func (w *schemaWriter) leaf(f *field) map[string]any {
 		return anyOf(map[string]any{"const": "all"}, rule, map[string]any{"type": "array", "items": rule})
 	}
 	switch f.as {
+	case "user":
+		return anyOf(map[string]any{"type": "integer", "minimum": 0}, text(`^[^: /]+(:[^: /]+)?$`))
 	case "cipher":
 		var names []string
 		for _, s := range allSuites() {

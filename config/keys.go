@@ -166,6 +166,8 @@ func (f *field) kind() string {
 		return "NAME"
 	case "uri":
 		return "URI"
+	case "user":
+		return "USER[:GROUP]"
 	case "prefix":
 		return "CIDR"
 	case "rule", "choice":

@@ -285,6 +285,17 @@ func checkText(what, text string) error {
 }
 
 // checkString looks at a text as its field's tag `as` asks.
+// checkUser takes NAME or UID, and a GROUP behind a colon. Whether there is such a
+// user is known where it starts.
+func checkUser(text string) error {
+	user, group, named := strings.Cut(text, ":")
+	word := func(s string) bool { return s != "" && !strings.ContainsAny(s, ": \t/") }
+	if !word(user) || named && !word(group) {
+		return complain("sallyport, 997 or sallyport:ssl-cert", "`%s` is no user", printable(text))
+	}
+	return checkText("user", text)
+}
+
 func checkString(as, text string) error {
 	var err error
 	switch as {
@@ -294,6 +305,8 @@ func checkString(as, text string) error {
 		return checkSource(text)
 	case "key":
 		return checkKey(text)
+	case "user":
+		return checkUser(text)
 	case "pin":
 		return checkPin(text)
 	case "cipher":

@@ -24,26 +24,30 @@ type Sandbox struct {
 	Folders  access // what it may reach
 }
 
-// Enter confines this process, for good: no capabilities and none to come, no files
-// but those that it needs and the system's that every program reads, no system calls
-// but those that it needs. Each error is of one step, after which the others were
-// taken: what the kernel does not have is left out.
-func Enter(n Needs) (*Sandbox, []error) {
-	s := &Sandbox{Folders: accessOf(n)}
-	var errs []error
-	var err error
-	if err = dropCapabilities(); err != nil {
-		errs = append(errs, err)
+// Enter confines this process, for good: it is u, without capabilities and none to
+// come, with no files but those that it needs and the system's that every program
+// reads, and no system calls but those that it needs. Each of missing is of one step,
+// after which the others were taken: what the kernel does not have is left out. That
+// it could not become u is err.
+func Enter(n Needs, u User) (s *Sandbox, missing []error, err error) {
+	s = &Sandbox{Folders: accessOf(n)}
+	step := func(err error) bool {
+		if err != nil {
+			missing = append(missing, err)
+		}
+		return err == nil
 	}
-	s.Dropped = err == nil
-	if s.Landlock, err = confineFiles(s.Folders); err != nil {
-		errs = append(errs, err)
+	forbidden := step(forbidPrivileges())
+	// While all folders can be opened still: below one that u may not enter lies
+	// nothing for it, and it would have no Landlock.
+	s.Landlock, err = confineFiles(s.Folders)
+	step(err)
+	if err := u.Become(); err != nil {
+		return s, missing, err
 	}
-	if err = filterCalls(); err != nil {
-		errs = append(errs, err)
-	}
-	s.Seccomp = err == nil
-	return s, errs
+	s.Dropped = step(dropCapabilities()) && forbidden
+	s.Seccomp = step(filterCalls())
+	return s, missing, nil
 }
 
 // Outside gives what of n the sandbox does not let through, as far as it is there. A
@@ -69,25 +73,6 @@ func (s *Sandbox) Outside(n Needs) (paths []string) {
 	}
 	slices.Sort(paths)
 	return slices.Compact(paths)
-}
-
-// Unreadable gives the first error of opening what is read: a process that was
-// started with more rights than it has kept would not notice before its next reload.
-func (n Needs) Unreadable() error {
-	for _, p := range slices.Concat(n.Reads, n.Polls) {
-		for _, file := range expand(p) {
-			info, err := os.Stat(file)
-			if err != nil || !info.Mode().IsRegular() && !info.IsDir() {
-				continue // a pipe gives what it has once; what is not there was not needed
-			}
-			f, err := os.Open(file)
-			if err != nil {
-				return err
-			}
-			f.Close()
-		}
-	}
-	return nil
 }
 
 // access is what may be reached: folders with all that is below, or single files.

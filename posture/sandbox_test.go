@@ -42,10 +42,13 @@ func confined(dir string) map[string]string {
 		return got
 	}
 	inherited, _ := os.OpenFile(in("elsewhere/log"), os.O_WRONLY|os.O_CREATE, 0o600)
-	_, errs := Enter(Needs{
+	_, errs, err := Enter(Needs{
 		Reads: []string{in("certs/a.pem"), in("sub/link/b.pem"), in("conf.d/*.yaml")}, Appends: []string{in("logs/keys.log")},
 		Keeps: []string{in("state")}, Listens: []string{in("run/x.sock")},
-	})
+	}, Current())
+	if err != nil {
+		got["become"] = err.Error()
+	}
 	for _, err := range errs {
 		got["missing"] += err.Error() + "\n"
 	}

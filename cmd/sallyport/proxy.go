@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sallyport/build"
 	"sallyport/config"
 )
 
@@ -107,11 +106,12 @@ what is wrong, without listening. The exit code is 0 where run would start.`,
 	}
 	path := fileFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		file, err := config.Load(*path, options())
+		first := new(survey)
+		file, err := config.Load(*path, first.options())
 		if err != nil {
 			return fileHint(*path, err)
 		}
-		program, err := ready(file, build.Options{Env: os.Getenv, DryRun: true})
+		program, err := rehearse(file, first, func(text string, _ ...any) { warnings = append(warnings, text) })
 		if err != nil {
 			return err
 		}

@@ -111,7 +111,7 @@ func (s *service) replace(accepting context.Context, cause string) error {
 	for _, w := range append(program.Warnings, needsRestart(s.file, file)...) {
 		s.log.Warn(w)
 	}
-	file.Log.Format, file.StateDir, file.Unsafe.NoSandbox, file.Limits = s.file.Log.Format, s.file.StateDir, s.file.Unsafe.NoSandbox, s.file.Limits
+	file.Log.Format, file.StateDir, file.Unsafe.NoSandbox, file.Limits, file.User = s.file.Log.Format, s.file.StateDir, s.file.Unsafe.NoSandbox, s.file.Limits, s.file.User
 	announce(s.log, program, s.program)
 	s.sayListening(change.Added)
 	s.level.Set(level(file.Log.Level))
@@ -160,6 +160,9 @@ func needsRestart(old, now *config.File) []string {
 	}
 	if now.Unsafe.NoSandbox != old.Unsafe.NoSandbox {
 		said = append(said, "unsafe.no_sandbox needs a restart")
+	}
+	if now.User != old.User {
+		said = append(said, "user needs a restart; it stays "+cmp.Or(old.User, "as at the start"))
 	}
 	if now.Limits != old.Limits {
 		said = append(said, "the process's limits need a restart; they stay")

@@ -14,20 +14,19 @@ import (
 // confine leaves the process what it needs from here on. Its sockets are bound.
 func (s *service) confine(needs posture.Needs) error {
 	if s.file.Unsafe.NoSandbox {
-		return nil
+		return s.user.Become()
 	}
-	sandbox, missing := posture.Enter(needs)
+	sandbox, missing, err := posture.Enter(needs, s.user)
 	for _, err := range missing {
 		s.log.Warn("sandbox: " + err.Error())
 	}
-	s.sandbox = sandbox
-	s.log.Info("sandboxed", "uid", os.Getuid(), "capabilities", has(!sandbox.Dropped), "landlock", landlocked(sandbox.Landlock), "seccomp", has(sandbox.Seccomp))
-	s.log.Debug("what the sandbox lets through", "paths", fmt.Sprintf("%+v", sandbox.Folders))
-	if err := needs.Unreadable(); err != nil {
-		return fmt.Errorf("%w\nhint: files are read again when they change, and by then uid %d has none of the privileges that it began with: let it own the file, or its group read it",
-			err, os.Getuid())
+	if err != nil {
+		return err
 	}
-	return nil
+	s.sandbox = sandbox
+	s.log.Info("sandboxed", "uid", os.Getuid(), "gid", os.Getgid(), "capabilities", has(!sandbox.Dropped), "landlock", landlocked(sandbox.Landlock), "seccomp", has(sandbox.Seccomp))
+	s.log.Debug("what the sandbox lets through", "paths", fmt.Sprintf("%+v", sandbox.Folders))
+	return needs.Denied(s.user)
 }
 
 func has(it bool) string {

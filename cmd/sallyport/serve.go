@@ -49,7 +49,13 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 		return failure{err, exitFailed}
 	}
 	defer s.poller.Close()
-	if s.program, err = ready(file, build.Options{Env: os.Getenv, Log: s.log, Poller: s.poller}); err != nil {
+	if s.user, err = chosen(file, s.log.Warn); err != nil {
+		return failure{err, exitFailed}
+	}
+	if err = settle(s.user, file); err != nil {
+		return failure{err, exitFailed}
+	}
+	if s.program, err = readyAs(s.user, first.needs(file), file, build.Options{Env: os.Getenv, Log: s.log, Poller: s.poller}); err != nil {
 		return err
 	}
 	defer func() {
@@ -112,6 +118,13 @@ func (s *service) bindFirst(ctx context.Context, needs posture.Needs) (*build.Ch
 		s.before.release()
 	}
 	s.umask = posture.Umask(posture.Private)
+	if !s.user.Acting() {
+		for _, path := range needs.Listens {
+			if err := s.user.Give(path); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
 	if s.doorPath != "" {
 		needs.Listens = append(needs.Listens, s.doorPath)
 	}
@@ -131,6 +144,7 @@ func ready(file *config.File, o build.Options) (*build.Program, error) {
 type service struct {
 	read     func(config.Options) (*config.File, error)
 	files    *files
+	user     posture.User     // whom it becomes once all is bound
 	umask    int              // of the start, which unix sockets follow
 	sandbox  *posture.Sandbox // nil: it goes without
 	log      *slog.Logger
