@@ -284,7 +284,6 @@ func checkText(what, text string) error {
 	return nil
 }
 
-// checkString looks at a text as its field's tag `as` asks.
 // checkUser takes NAME or UID, and a GROUP behind a colon. Whether there is such a
 // user is known where it starts.
 func checkUser(text string) error {
@@ -296,6 +295,7 @@ func checkUser(text string) error {
 	return checkText("user", text)
 }
 
+// checkString looks at a text as its field's tag `as` asks.
 func checkString(as, text string) error {
 	var err error
 	switch as {
