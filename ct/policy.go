@@ -57,6 +57,16 @@ type Verdict struct {
 	Text    string  // for the log; names the logs
 }
 
+// Counted are the descriptions of the logs whose SCTs count, each once.
+func (v *Verdict) Counted() (names []string) {
+	for _, e := range v.Entries {
+		if e.Err == nil && e.SCT.Origin != Staple && !slices.Contains(names, e.Log.Description) {
+			names = append(names, e.Log.Description)
+		}
+	}
+	return names
+}
+
 // Judge says whether e satisfies Chrome's policy of 2026: SCTs in the
 // certificate, two or for more than 180 days three of different logs, one of
 // which is still in use; or two in the handshake, of logs in use; in either

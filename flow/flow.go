@@ -103,6 +103,9 @@ type Peer struct {
 	SPKI  [32]byte // SHA-256 of the leaf's SubjectPublicKeyInfo
 	By    []string // the authenticators and checks that passed
 	Notes []string // what another policy would have refused it for
+
+	StapleAge *time.Duration // of the OCSP response that it stapled; nil where none counted
+	CTLogs    []string       // whose SCTs of the leaf count, by the names that the list has
 }
 
 // Action is what becomes of a flow. Reject is the zero value.

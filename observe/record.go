@@ -183,6 +183,12 @@ func (a *attrs) session(side string, s flow.Session) {
 		if len(p.Notes) > 0 {
 			a.text(side+"_notes", strings.Join(p.Notes, "; "))
 		}
+		if p.StapleAge != nil {
+			a.add(slog.Int64(side+"_staple_age", int64(p.StapleAge.Seconds())))
+		}
+		if len(p.CTLogs) > 0 {
+			a.text(side+"_ct_logs", strings.Join(p.CTLogs, "; "))
+		}
 	}
 	a.took(side+"_ms", s.Took)
 	if s.Verified > 0 {

@@ -20,7 +20,7 @@ func hostile() *flow.Flow {
 		Origin:   flow.Origin{Listener: "l", Client: netip.MustParseAddrPort("192.0.2.1:99")},
 		Decision: &flow.Decision{Route: "l/1", Pattern: "offload"},
 		Hello:    &wire.Hello{Version: 0x0303, SNI: evil, ALPN: []string{evil, evil}},
-		Inbound:  []flow.Session{{Proto: "tls", Version: 0x0304, ALPN: evil, Peer: &flow.Peer{Names: []string{evil}}}},
+		Inbound:  []flow.Session{{Proto: "tls", Version: 0x0304, ALPN: evil, Peer: &flow.Peer{Names: []string{evil}, CTLogs: []string{evil, evil}}}},
 	}
 }
 

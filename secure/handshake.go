@@ -71,7 +71,7 @@ func (h *handshake) peer() *flow.Peer {
 	if h.id == nil {
 		return nil
 	}
-	p := &flow.Peer{Names: h.id.Names(), SPKI: h.id.SPKI(), By: h.id.By()}
+	p := &flow.Peer{Names: h.id.Names(), SPKI: h.id.SPKI(), By: h.id.By(), StapleAge: h.id.StapleAge(), CTLogs: h.id.Logs()}
 	for _, n := range h.id.Notes() {
 		p.Notes = append(p.Notes, n.String())
 	}

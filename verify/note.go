@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Note is something about an identity that passed which an operator should know.
@@ -20,6 +21,8 @@ type notes struct {
 	mu      sync.Mutex
 	list    []Note
 	dropped map[int]bool // paths
+	staple  *time.Duration
+	logs    []string
 }
 
 // drop says that path i is none after all. Others still read it.
@@ -46,6 +49,36 @@ func (id *Identity) left() [][]*x509.Certificate {
 		}
 	}
 	return left
+}
+
+// stapled keeps how old the staple is that said that the leaf was not revoked.
+func (id *Identity) stapled(age time.Duration) {
+	id.notes.mu.Lock()
+	defer id.notes.mu.Unlock()
+	id.notes.staple = &age
+}
+
+// StapleAge is how old the stapled OCSP response was that said that the leaf was not
+// revoked, by its thisUpdate; nil where none counted.
+func (id *Identity) StapleAge() *time.Duration {
+	id.notes.mu.Lock()
+	defer id.notes.mu.Unlock()
+	return id.notes.staple
+}
+
+// logged keeps the names of the logs whose SCTs count.
+func (id *Identity) logged(logs []string) {
+	id.notes.mu.Lock()
+	defer id.notes.mu.Unlock()
+	id.notes.logs = logs
+}
+
+// Logs are the descriptions, from the verified list, of the logs of Certificate
+// Transparency whose SCTs of the leaf count, whether or not they are enough.
+func (id *Identity) Logs() []string {
+	id.notes.mu.Lock()
+	defer id.notes.mu.Unlock()
+	return id.notes.logs
 }
 
 const maxNotes = 8

@@ -79,6 +79,9 @@ func (r *revocation) Check(ctx context.Context, p *Presented, id *Identity) erro
 	var notes []error
 	left := 0
 	for i, path := range id.chains {
+		if age, ok := stapleAge(p, path, verdicts); ok {
+			id.stapled(age)
+		}
 		revoked, none := onPath(p, path, verdicts)
 		switch {
 		case revoked != nil:
@@ -171,6 +174,20 @@ func (r *revocation) all(ctx context.Context, p *Presented, id *Identity) map[pa
 	return verdicts
 }
 
+// stapled is where an answer is from that came with the handshake.
+const stapled = "staple"
+
+func stapleAge(p *Presented, path []*x509.Certificate, verdicts map[pair]*verdict) (time.Duration, bool) {
+	if len(path) < 2 {
+		return 0, false
+	}
+	v := verdicts[pair{path[0], path[1]}]
+	if v == nil || v.answer == nil || v.from != stapled || v.answer.Revoked {
+		return 0, false
+	}
+	return max(0, p.Now.Sub(v.answer.This)), true // clocks differ
+}
+
 // onPath gives why a path is none, or what is not known of it.
 func onPath(p *Presented, path []*x509.Certificate, verdicts map[pair]*verdict) (revoked, none error) {
 	for i := range len(path) - 1 {
@@ -204,7 +221,7 @@ func (r *revocation) atHand(p *Presented, k pair) *verdict {
 	}
 	if len(p.Staple) > 0 && k.cert == p.Chain[0] {
 		a, err := r.staples.judge(p.Staple, k, p.Now)
-		take("staple", a, err)
+		take(stapled, a, err)
 	}
 	for _, l := range r.CRLs {
 		if l.By(k.cert) {

@@ -46,6 +46,7 @@ func (r reported) Check(_ context.Context, p *Presented, id *Identity) error {
 
 func (c transparency) judge(p *Presented, id *Identity) (ct.Verdict, Reason) {
 	v := c.logs.Judge(&ct.Evidence{Leaf: id.leaf, Issuers: issuers(p, id), Handshake: p.SCTs, Staple: p.Staple}, p.Now)
+	id.logged(v.Counted())
 	switch v.Outcome {
 	case ct.Good:
 		return v, ""

@@ -8,6 +8,8 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -58,23 +60,51 @@ func (s *stock) shows(t testing.TB, stem string, embedded []ca.Promise, handshak
 		opts = append(opts, ca.Embed(s.Cert, embedded...))
 	}
 	leaf := s.Leaf([]string{"*.x.test"}, opts...)
+	var args []string
+	if handshake != nil {
+		args = []string{"-serverinfo", write(t, "info.pem", string(ca.ServerInfo(promised(t, leaf, handshake...))))}
+	}
+	return s.sServer(t, s.written(t, leaf, stem), args...).addr
+}
+
+// staples is shows with the SCTs in an OCSP response.
+func (s *stock) staples(t testing.TB, stem string, logs ...*ca.Log) string {
+	t.Helper()
+	leaf := s.Leaf([]string{"*.x.test"})
+	value, err := asn1.Marshal(promised(t, leaf, logs...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	scts := pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 5}, Value: value} // RFC 6962, section 3.3
+	staple, err := s.Responder().Respond(time.Now(), ca.Status{Cert: leaf.Cert, Issuer: s.Cert,
+		This: time.Now().Add(-time.Hour), Next: time.Now().Add(day), Extensions: []pkix.Extension{scts}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.sServer(t, s.written(t, leaf, stem), "-status_file", write(t, "staple.der", string(staple))).addr
+}
+
+func (s *stock) written(t testing.TB, leaf *ca.Leaf, stem string) string {
+	t.Helper()
 	cert, _, err := leaf.Write(s.dir, "ct-"+stem)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var args []string
-	if handshake != nil {
-		var scts [][]byte
-		for _, l := range handshake {
-			sct, err := l.SCT(time.Now().Add(-day), leaf.Cert.Raw)
-			if err != nil {
-				t.Fatal(err)
-			}
-			scts = append(scts, sct)
+	return cert
+}
+
+// promised is a list of SCTs for all of leaf, of yesterday.
+func promised(t testing.TB, leaf *ca.Leaf, logs ...*ca.Log) []byte {
+	t.Helper()
+	var scts [][]byte
+	for _, l := range logs {
+		sct, err := l.SCT(time.Now().Add(-day), leaf.Cert.Raw)
+		if err != nil {
+			t.Fatal(err)
 		}
-		args = []string{"-serverinfo", write(t, "info.pem", string(ca.ServerInfo(ca.SCTList(scts...))))}
+		scts = append(scts, sct)
 	}
-	return s.sServer(t, cert, args...).addr
+	return ca.SCTList(scts...)
 }
 
 // askTLS is [ask] of a TLS listener.
@@ -104,11 +134,24 @@ func TestTransparency(t *testing.T) {
 	issuer := yesterday(l.a, l.b)
 	issuer[1].Issuer = ca.Test(t).Cert
 	both := yesterday(l.a, l.b)
+	retired, closed, rejected := ca.TestLog(t, "Rowan", "R"), ca.TestLog(t, "Cedar", "C"), ca.TestLog(t, "Juniper", "J")
+	retired.State, closed.State, rejected.State = "retired", "retired", "rejected"
+	for _, gone := range []*ca.Log{retired, closed, rejected} {
+		gone.Since = time.Now().Add(-10 * day).UTC()
+	}
+	early := yesterday(l.a, retired, closed)
+	early[1].At, early[2].At = early[1].At.Add(-10*day), early[2].At.Add(-10*day)
 	rows := []struct {
-		name, addr, reason, says string
+		name, addr, reason, says string // of "ok" the logs that count
 	}{
-		{"good", s.shows(t, "good", both), "ok", ""},
-		{"handshake", s.shows(t, "handshake", nil, l.a, l.b), "ok", ""},
+		{"good", s.shows(t, "good", both), "ok", "Alder; Birch"},
+		{"handshake", s.shows(t, "handshake", nil, l.a, l.b), "ok", "Alder; Birch"},
+		{"retired-since", s.shows(t, "retired-since", early[:2]), "ok", "Alder; Rowan"},
+		{"retired-before", s.shows(t, "retired-before", yesterday(l.a, retired)), "ct_invalid", "and the log is retired since"},
+		{"retired-both", s.shows(t, "retired-both", early[1:]), "ct_too_few", "is in use any more"},
+		{"retired-handshake", s.shows(t, "retired-handshake", nil, l.a, retired), "ct_invalid", "the log is retired since"},
+		{"rejected", s.shows(t, "rejected", yesterday(l.a, rejected)), "ct_invalid", "the log is rejected"},
+		{"staple", s.staples(t, "staple", l.a, l.b), "ct_too_few", "in an OCSP response"},
 		{"none", s.shows(t, "none", nil), "ct_missing", "no SCT"},
 		{"one", s.shows(t, "one", both[:1]), "ct_too_few", `\"Alder\" (A)`},
 		{"operator", s.shows(t, "operator", yesterday(l.b, l.b2)), "ct_too_few", "all of one operator"},
@@ -120,7 +163,8 @@ func TestTransparency(t *testing.T) {
 		{"split", s.shows(t, "split", both[:1], l.b), "ct_too_few", ""},
 		{"handshake-unknown", s.shows(t, "handshake-unknown", nil, l.a, l.foreign), "ct_invalid", "a log that no list has"},
 	}
-	text := fmt.Sprintf("ct_log_list: %s\ndefaults: {to: {ca: %s, name: a.x.test}}\nlisteners:\n", write(t, "logs.json", string(l.list(day))), s.anchors)
+	text := fmt.Sprintf("ct_log_list: %s\ndefaults: {to: {ca: %s, name: a.x.test}}\nlisteners:\n",
+		write(t, "logs.json", string(ca.LogList(time.Now().Add(-day).UTC(), l.a, l.b, l.b2, retired, closed, rejected))), s.anchors)
 	for _, r := range rows {
 		for _, want := range []string{"require", "report"} {
 			text += fmt.Sprintf("  - {from: \"tcp://127.0.0.1:0\", name: encrypt-%s-%s, to: {addr: \"tls://%s\", ct: %[2]s}}\n", r.name, want, r.addr)
@@ -168,8 +212,8 @@ func wantTransparency(t *testing.T, p *testnet.Program, name, reason, says strin
 			t.Errorf("%s: %v", name, r)
 		case passes && reason != "ok" && (!strings.Contains(fmt.Sprintf("%q", notes), says) || !strings.HasPrefix(notes, reason+": ")):
 			t.Errorf("%s: notes %q, want %s with %s", name, notes, reason, says)
-		case passes && reason == "ok" && notes != "":
-			t.Errorf("%s: notes %q", name, notes)
+		case passes && reason == "ok" && (notes != "" || r.Text("out_ct_logs") != says):
+			t.Errorf("%s: notes %q, logs %q", name, notes, r.Text("out_ct_logs"))
 		}
 	}
 	if passes && !resumed {
@@ -241,7 +285,7 @@ func TestTransparencyOfClients(t *testing.T) {
 		if out, err := s.sClient(t, p.Addr(""), goodSNI, version, "-cert", good, "-key", keyOf(good)); err != nil || !strings.Contains(out, "web got") {
 			t.Errorf("%v\n%s", err, out)
 		}
-		wantFields(t, bySNI(t, p, goodSNI), testnet.Record{"reason": "ok", "in_peer_by": "pkix,allow,ct"})
+		wantFields(t, bySNI(t, p, goodSNI), testnet.Record{"reason": "ok", "in_peer_by": "pkix,allow,ct", "in_ct_logs": "Alder; Birch"})
 		if out, err := s.sClient(t, p.Addr(""), badSNI, version, "-cert", bad, "-key", keyOf(bad)); err == nil {
 			t.Errorf("a client in one log passes\n%s", out)
 		}

@@ -361,6 +361,10 @@ func TestRevocationStapled(t *testing.T) {
 				if note := flow.Text("out_notes"); !strings.HasPrefix(note, r.note) || note != "" && r.note == "" {
 					t.Errorf("%s: noted %q", listener, note)
 				}
+				stapled := r.reason == "ok" && strings.HasSuffix(r.name, "good")
+				if age, said := flow["out_staple_age"].(float64); said != stapled || said && (age < 3600 || age > 7200) {
+					t.Errorf("%s: a staple of %v s", listener, flow["out_staple_age"])
+				}
 			}
 		}
 	}
