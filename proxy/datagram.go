@@ -17,8 +17,8 @@ import (
 // readDatagramHello reads the one datagram that a ClientHello is, whole as an
 // acceptor gives it.
 func readDatagramHello(c flow.Conn) (*wire.Hello, []byte, error) {
-	unit := buffers.Get().(*[unitSize]byte)
-	defer buffers.Put(unit)
+	unit := buffers.whole.Get().(*[unitSize]byte)
+	defer buffers.whole.Put(unit)
 	n, err := c.Read(unit[:])
 	held := bytes.Clone(unit[:n])
 	if err != nil {
@@ -61,7 +61,7 @@ func (r *relay) carry(d flow.Direction) (end flow.Direction, cause *flow.Error) 
 	dst, units := r.ends[1-d], flow.Units(r.ends[d])
 	var unit *[unitSize]byte
 	lease := func() []byte {
-		unit = buffers.Get().(*[unitSize]byte)
+		unit = buffers.whole.Get().(*[unitSize]byte)
 		return unit[:]
 	}
 	for {
@@ -71,7 +71,7 @@ func (r *relay) carry(d flow.Direction) (end flow.Direction, cause *flow.Error) 
 			_, werr = dst.Write(p)
 		}
 		if unit != nil {
-			buffers.Put(unit)
+			buffers.whole.Put(unit)
 			unit = nil
 		}
 		switch {

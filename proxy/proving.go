@@ -57,11 +57,11 @@ func (p *proving) stranger(lease func() []byte) ([]byte, error) {
 	var buf *[unitSize]byte
 	defer func() {
 		if buf != nil {
-			buffers.Put(buf)
+			buffers.whole.Put(buf)
 		}
 	}()
 	unit, err := p.packetReplay.ReadUnit(func() []byte {
-		buf = buffers.Get().(*[unitSize]byte)
+		buf = buffers.whole.Get().(*[unitSize]byte)
 		return buf[:]
 	})
 	if err != nil || !p.hello(unit) {

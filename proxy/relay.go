@@ -22,12 +22,6 @@ import (
 // not a direction's; after the first end, linger takes its place.
 type Relay struct{}
 
-// buffers are what a direction reads at once: room for four TLS records. A flow
-// takes one only while there are bytes in it.
-var buffers = sync.Pool{New: func() any { return new([unitSize]byte) }}
-
-const unitSize = 64 << 10
-
 // relay is the state of one flow's relay.
 type relay struct {
 	f      *flow.Flow
@@ -242,11 +236,7 @@ func (r *relay) passOnEnd(d flow.Direction) {
 func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 	src, dst := r.ends[d], r.ends[1-d]
 	units := flow.Units(src)
-	var unit *[unitSize]byte
-	lease := func() []byte {
-		unit = buffers.Get().(*[unitSize]byte)
-		return unit[:]
-	}
+	var room buffer
 	for {
 		if in, out := bareOf(src), bareOf(dst); in != nil && out != nil && r.f.Progress.Bytes(d) >= spliceFrom {
 			err := Splice(out, in, func(n int) { r.count(d, n) })
@@ -259,15 +249,12 @@ func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 			// It has ended, and src says how; or no file descriptor is left for a
 			// pipe, and a buffer has to do.
 		}
-		p, err := units.ReadUnit(lease)
+		p, err := units.ReadUnit(room.lease)
 		var werr error
 		if len(p) > 0 {
 			_, werr = dst.Write(p)
 		}
-		if unit != nil {
-			buffers.Put(unit)
-			unit = nil
-		}
+		room.giveBack()
 		switch {
 		case errors.Is(err, io.EOF):
 			return d, nil

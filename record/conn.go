@@ -49,6 +49,7 @@ type Conn struct {
 	// The reader's own.
 	in      []byte  // came, and is still to be opened
 	held    *buffer // which in and plain are part of; nil if none is leased
+	room    int     // of the unit that was last read
 	plain   []byte  // opened, and is still to be read
 	hand    []byte  // the beginning of a handshake message
 	useless int     // records and messages since the last byte of data

@@ -12,6 +12,9 @@ import (
 const (
 	// readSize is four full records: what one unit of the relay's takes.
 	readSize = 4 * (overhead + maxPlaintext)
+	// readLittle has room for the largest record. More is not read at once for a
+	// reader whose own room was for one: what it cannot take would wait here.
+	readLittle = 18 << 10
 	// small records are opened where they lie, and copied: one that turns out to
 	// be no data then costs the reader no lease.
 	small = 1 << 10
@@ -72,11 +75,15 @@ func (c *Conn) next() ([]byte, *Fault) {
 
 // fill leases a buffer for the socket, with what is held of a record in front.
 func (c *Conn) fill() []byte {
-	b := get(whole)
+	size := readSize
+	if c.room > 0 && c.room <= maxPlaintext {
+		size = readLittle
+	}
+	b := getFor(size)
 	n := copy(b.data, c.in)
 	put(c.held)
 	c.held, c.in = b, b.data[:n]
-	return b.data[n:readSize]
+	return b.data[n:size]
 }
 
 // came takes what the socket gave. An error that passes it gives back; one that
@@ -144,6 +151,9 @@ func (c *Conn) gather(lease func() []byte) (unit []byte, leased bool) {
 		n += c.open(dst, record, direct)
 	}
 	c.settle()
+	if p != nil {
+		c.room = len(p)
+	}
 	return p[:n], p != nil
 }
 

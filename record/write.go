@@ -15,6 +15,9 @@ const (
 	// by as much each from a connection's first on, so that a browser need not
 	// wait for a second flight before it can open any.
 	firstRecord = 1280 - 40 - 32 - overhead
+	// headroom is for what 16 KiB become in records, the first of a connection, with a
+	// KeyUpdate. Where it is too little a second system call takes the rest.
+	headroom = 512
 	// alertTime bounds how long a fatal alert waits for a peer that does not read.
 	alertTime = time.Second
 )
@@ -28,7 +31,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	if err := c.writable(); err != nil {
 		return 0, err
 	}
-	b := get(whole)
+	b := getFor(min(len(p)+headroom, classes[whole]))
 	defer put(b)
 	for n < len(p) {
 		out, rest := b.data[:0], p[n:]
