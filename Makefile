@@ -3,7 +3,7 @@ GO ?= go
 FUZZ_SECONDS ?= 30
 SOAK ?= 30m
 
-.PHONY: release reproducible deb sbom vuln kill bench soak build demo test check deps fuzz loss docs
+.PHONY: release reproducible deb sbom vuln kill bench soak build demo test check deps fuzz loss faults docs
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sallyport ./cmd/sallyport
@@ -33,6 +33,10 @@ vuln:
 # Killed and started again a hundred times, each ready within half a second.
 kill: release
 	SALLYPORT_TEST_BIN=$(abspath $(OUT)) SALLYPORT_KILL=full $(GO) test -count=1 -v -run '^TestFaultKilledAndStarted$$' ./cmd/sallyport
+
+# The faults of doc/faults.md, as long and as many as it says.
+faults: release
+	SALLYPORT_TEST_BIN=$(abspath $(OUT)) SALLYPORT_FAULTS=full $(GO) test -count=1 -v -timeout 30m -run '^TestFault' ./cmd/sallyport
 
 demo: build
 	bin/sallyport demo

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,23 +14,12 @@ import (
 	"sallyport/internal/testnet"
 )
 
-// optimized builds the program without the race detector, which keeps memory of
-// its own and is slow.
-func optimized(t *testing.T) func(*exec.Cmd) {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "sallyport")
-	if out, err := exec.Command("go", "build", "-o", bin, "sallyport/cmd/sallyport").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return func(cmd *exec.Cmd) { cmd.Path = bin }
-}
-
 // Ten thousand connections come, say something and go, through one program that
 // begins TLS and one that ends it; then both are as they were after two thousand.
 func TestLeak(t *testing.T) {
 	const warm, all, workers = 2000, 10_000, 64
 	const mayGrow = 16 << 10 // kB
-	s, fast := newSite(t), optimized(t)
+	s, fast := newSite(t), testnet.ForUse(t)
 	far := &way{site: s, in: true}
 	far.Program = testnet.StartIn(t, fast, far.args(serving(t, echo), "--tls-groups", "X25519")...)
 	near := &way{site: s, out: true}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -137,17 +136,6 @@ func keepTalking(t testing.TB, c net.Conn, silence <-chan struct{}) {
 	}
 }
 
-// unraced has the program run as it is built for use: what the race detector keeps
-// is many times what the program does.
-func unraced(t testing.TB) func(*exec.Cmd) {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "sallyport")
-	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return func(cmd *exec.Cmd) { cmd.Path = bin }
-}
-
 // F-31: hellos from addresses that are not their sender's, as fast as one sender
 // can, cost those who are no more than they would without, and the program nothing
 // that lasts.
@@ -156,7 +144,7 @@ func TestFloodOfSpoofedHellos(t *testing.T) {
 	const enough, probes = 20_000, 100
 	c := newCoap(t)
 	// A client's close_notify may be lost in the flood, and comes once.
-	far := testnet.StartIn(t, unraced(t), "proxy", "dtls://127.0.0.1:0", "udp://"+packetEcho(t), "--cert", c.site, "--timeouts-idle", "5s")
+	far := testnet.StartIn(t, testnet.ForUse(t), "proxy", "dtls://127.0.0.1:0", "udp://"+packetEcho(t), "--cert", c.site, "--timeouts-idle", "5s")
 	near := func() *testnet.Program {
 		return start(t, "proxy", "udp://127.0.0.1:0", "dtls://"+far.Addr(""), "--to-ca", c.anchors, "--to-name", "coap.test")
 	}

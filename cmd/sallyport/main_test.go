@@ -20,6 +20,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(tidy{m}, map[string]func(){
 		"sallyport": main,
 		"mkca":      func() { helper(mkca) },
+		"answerer":  func() { helper(answerer) },
 	})
 }
 

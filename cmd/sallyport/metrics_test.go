@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -196,71 +197,84 @@ func TestFaultMetricsUnderAttack(t *testing.T) {
 		}
 	}
 	w.good(t)
+}
 
-	// A million headers.
-	c := dial(t, addr)
-	io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n")
-	many := bytes.Repeat([]byte("a: b\r\n"), 10_000)
-	for range 100 {
-		if _, err := c.Write(many); err != nil {
-			break
-		}
+// startWithPanes is the program with both of its panes over TCP, where strangers reach them.
+func startWithPanes(t *testing.T) (w *way, urls map[string]string) {
+	w = &way{site: newSite(t), in: true}
+	w.Program = start(t, w.args(serving(t, echo), "--metrics", "tcp://127.0.0.1:0", "--admin", "tcp://127.0.0.1:0", "--unsafe-admin-tcp")...)
+	return w, map[string]string{
+		"metrics": "http://" + paneAddr(w.Program, "metrics") + "/metrics",
+		"admin":   "http://" + paneAddr(w.Program, "admin") + "/status",
 	}
-	c.SetReadDeadline(time.Now().Add(testnet.Patience))
-	if answer, _ := io.ReadAll(c); len(answer) > 0 && !bytes.Contains(answer, []byte(" 431 ")) {
-		t.Errorf("a million headers: %.100q", answer)
-	}
-	w.good(t)
+}
 
-	// Slow ones, more than there are places: they are put out, and the proxy serves.
-	var slow []net.Conn
-	for range 200 {
-		c := dial(t, addr)
-		fmt.Fprint(c, "GET /metrics HTTP/1.1\r\nHost: ")
-		slow = append(slow, c)
-	}
-	w.good(t)
-	began := time.Now()
-	for _, c := range slow {
-		c.SetReadDeadline(time.Now().Add(testnet.Patience))
-		io.Copy(io.Discard, c)
-	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("slow clients kept their places for %v", took)
-	}
-	if code, _ := curl(t, url+"/metrics"); code != 200 {
-		t.Errorf("after the slow ones: %d", code)
+// F-36: a million headers, and slow clients of which there are more than places: they
+// are put out, and all connections through the proxy are served meanwhile.
+func TestFaultPanesUnderAttack(t *testing.T) {
+	t.Parallel()
+	w, urls := startWithPanes(t)
+	for pane, url := range urls {
+		t.Run(pane, func(t *testing.T) {
+			good := startProber(t, w.Addr(""), w.clientConfig(tls.VersionTLS13))
+			addr, path, _ := strings.Cut(strings.TrimPrefix(url, "http://"), "/")
+			c := dial(t, addr)
+			fmt.Fprintf(c, "GET /%s HTTP/1.1\r\nHost: %s\r\n", path, addr)
+			many := bytes.Repeat([]byte("a: b\r\n"), 10_000)
+			for range 100 {
+				if _, err := c.Write(many); err != nil {
+					break
+				}
+			}
+			c.SetReadDeadline(time.Now().Add(testnet.Patience))
+			if answer, _ := io.ReadAll(c); len(answer) > 0 && !bytes.Contains(answer, []byte(" 431 ")) {
+				t.Errorf("a million headers: %.100q", answer)
+			}
+			var slow []net.Conn
+			for range 200 {
+				c := dial(t, addr)
+				fmt.Fprintf(c, "GET /%s HTTP/1.1\r\nHost: ", path)
+				slow = append(slow, c)
+			}
+			began := time.Now()
+			for _, c := range slow {
+				c.SetReadDeadline(time.Now().Add(2 * testnet.Patience))
+				io.Copy(io.Discard, c)
+			}
+			if took := time.Since(began); took > testnet.Patience {
+				t.Errorf("slow clients kept their places for %v", took)
+			}
+			if code, _ := curl(t, url); code != 200 {
+				t.Errorf("after the slow ones: %d", code)
+			}
+			good.wantAll(t)
+		})
 	}
 }
 
 // slowhttptest is what attacks such servers: slow headers, slow bodies, slow reads.
-func TestFaultMetricsUnderSlowHTTPTest(t *testing.T) {
+func TestFaultPanesUnderSlowHTTPTest(t *testing.T) {
 	t.Parallel()
-	w := &way{site: newSite(t), in: true}
-	w.Program = start(t, w.args(serving(t, echo), "--metrics", "tcp://127.0.0.1:0")...)
-	url := "http://" + paneAddr(w.Program, "metrics") + "/metrics"
-	for _, mode := range []string{"-H", "-B", "-X"} {
-		done := make(chan string, 1)
-		go func() {
-			out, err := exec.Command(tool(t, "slowhttptest"), mode, "-c", "100", "-r", "100", "-i", "1", "-l", "3", "-u", url).CombinedOutput()
-			done <- fmt.Sprintf("%v\n%s", err, out)
-		}()
-		visits := 0
-		for over := false; !over; visits++ {
-			w.good(t)
-			select {
-			case out := <-done:
-				over = true
-				if t.Failed() {
-					t.Log(mode, out)
+	w, urls := startWithPanes(t)
+	good := startProber(t, w.Addr(""), w.clientConfig(tls.VersionTLS13))
+	var attacks sync.WaitGroup
+	for pane, url := range urls {
+		for _, mode := range []string{"-H", "-B", "-X"} {
+			attacks.Go(func() {
+				cmd := exec.Command("slowhttptest", mode, "-c", "100", "-r", "100", "-i", "1", "-l", "3", "-u", url)
+				if out, err := cmd.CombinedOutput(); len(out) == 0 {
+					t.Errorf("slowhttptest %s on %s: %v", mode, pane, err)
 				}
-			default:
-			}
-		}
-		if visits < 3 {
-			t.Errorf("%s: only %d good connections meanwhile", mode, visits)
+			})
 		}
 	}
+	attacks.Wait()
+	for pane, url := range urls {
+		if code, _ := curl(t, url); code != 200 {
+			t.Errorf("%s after that: %d", pane, code)
+		}
+	}
+	good.wantAll(t)
 }
 
 // F-19: a disk that is full costs lines of the log and nothing else, and they are

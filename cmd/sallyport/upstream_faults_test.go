@@ -74,14 +74,14 @@ func (f *flapper) down() {
 }
 
 // F-06: a server comes and goes each 200 ms. Beside another one no client notices.
-func TestServersFlapping(t *testing.T) {
+func TestFaultServersFlapping(t *testing.T) {
 	t.Parallel()
 	f := newFlapper(t, "a")
 	p := start(t, "proxy", "tcp://127.0.0.1:0", "tcp://"+f.addr, "tcp://"+backend(t, "b"))
 	var over atomic.Bool
 	var flapping sync.WaitGroup
 	flapping.Go(func() {
-		for range 8 {
+		for range pick(8, 150) {
 			time.Sleep(200 * time.Millisecond)
 			f.down()
 			time.Sleep(200 * time.Millisecond)
@@ -120,7 +120,7 @@ func wantBack(t testing.TB, p *testnet.Program, name string) {
 }
 
 // F-06, alone, without and with a check: errors only while it is down.
-func TestServerComesBack(t *testing.T) {
+func TestFaultServerComesBack(t *testing.T) {
 	for name, args := range map[string][]string{
 		"unchecked": nil,
 		"checked":   {"--to-check", "tcp", "--to-check-every", "100ms", "--to-check-rise", "1"},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,20 +21,26 @@ import (
 // Patience is how long a test waits for what must come at once.
 const Patience = 20 * time.Second
 
-var binary = sync.OnceValues(func() (string, error) {
+var (
+	binary = sync.OnceValues(func() (string, error) { return built("sallyport", "-race") })
+	forUse = sync.OnceValues(func() (string, error) { return built("forUse") })
+)
+
+// built is the program, made with those flags.
+func built(name string, flags ...string) (string, error) {
 	if bin := os.Getenv("SALLYPORT_TEST_BIN"); bin != "" {
 		return bin, nil
 	}
-	if err := os.Mkdir(binaryDir(), 0o700); err != nil {
+	if err := os.MkdirAll(binaryDir(), 0o700); err != nil {
 		return "", err
 	}
-	bin := filepath.Join(binaryDir(), "sallyport")
-	out, err := exec.Command("go", "build", "-race", "-o", bin, "sallyport/cmd/sallyport").CombinedOutput()
+	bin := filepath.Join(binaryDir(), name)
+	out, err := exec.Command("go", slices.Concat([]string{"build", "-o", bin}, flags, []string{"sallyport/cmd/sallyport"})...).CombinedOutput()
 	if err != nil {
 		return "", &buildError{string(out), err}
 	}
 	return bin, nil
-})
+}
 
 type buildError struct {
 	out string
@@ -52,7 +59,18 @@ func Binary(t testing.TB) string {
 	return bin
 }
 
-// RemoveBinary removes what Binary has built, for a TestMain.
+// ForUse has the program run as it is built for use, where memory and CPU are
+// measured: what the race detector keeps is many times what the program does.
+func ForUse(t testing.TB) func(*exec.Cmd) {
+	t.Helper()
+	bin, err := forUse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(cmd *exec.Cmd) { cmd.Path = bin }
+}
+
+// RemoveBinary removes what Binary and ForUse have built, for a TestMain.
 func RemoveBinary() { os.RemoveAll(binaryDir()) }
 
 func binaryDir() string {
