@@ -10,10 +10,13 @@ import (
 
 // holds asks the If of a route, if there is one.
 func (s *search) holds(i int) (bool, error) {
-	choice := s.t.routes[i].Match.If
-	if choice == nil {
+	if s.t.routes[i].Match.If == nil {
 		return true, nil
 	}
+	return s.ask(i)
+}
+
+func (s *search) ask(i int) (bool, error) {
 	if s.suppose != nil {
 		if holds, known := s.suppose(i); known {
 			return holds, nil
@@ -22,7 +25,7 @@ func (s *search) holds(i int) (bool, error) {
 	if s.arrival == nil {
 		s.arrival = arrival(s.f)
 	}
-	return choice.Holds(s.arrival)
+	return s.t.routes[i].Match.If.Holds(s.arrival)
 }
 
 // arrival is what an If can ask of f.
