@@ -317,21 +317,23 @@ func newPublisher(t testing.TB, list []byte) *publisher {
 	}
 	u := &publisher{key: key, public: write(t, "list-key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))}
 	u.publish(t, list)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case u.gone.Load():
-			http.Error(w, "gone", http.StatusGone)
-		case r.URL.Path == "/v3/log_list.json":
-			w.Write(*u.list.Load())
-		case r.URL.Path == "/v3/log_list.sig":
-			w.Write(*u.sig.Load())
-		default:
-			http.NotFound(w, r)
-		}
-	}))
+	server := httptest.NewServer(u)
 	t.Cleanup(server.Close)
 	u.url = server.URL + "/v3/log_list.json"
 	return u
+}
+
+func (u *publisher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case u.gone.Load():
+		http.Error(w, "gone", http.StatusGone)
+	case r.URL.Path == "/v3/log_list.json":
+		w.Write(*u.list.Load())
+	case r.URL.Path == "/v3/log_list.sig":
+		w.Write(*u.sig.Load())
+	default:
+		http.NotFound(w, r)
+	}
 }
 
 func (u *publisher) sign(t testing.TB, list []byte) []byte {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -75,17 +76,8 @@ func TestRevocationLargeFile(t *testing.T) {
 func TestRevocationFilesRefused(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
-	with := func(e ...pkix.Extension) []byte {
-		der, err := d.inter.CRL(time.Now(), nil, func(l *x509.RevocationList) { l.ExtraExtensions = e })
-		if err != nil {
-			t.Fatal(err)
-		}
-		return der
-	}
-	indirect := pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 3, 0x84, 1, 0xff}}
-	delta := pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 3}}
 	for _, side := range []string{"to", "client"} {
-		for want, der := range map[string][]byte{"delta CRL": with(delta), "indirect CRL": with(indirect), "no CRL": d.inter.Cert.Raw} {
+		for want, der := range map[string][]byte{"delta CRL": d.oddCRL(t, "delta"), "indirect CRL": d.oddCRL(t, "indirect"), "no CRL": d.inter.Cert.Raw} {
 			file := write(t, "odd.crl", string(der))
 			args := []string{"tcp://127.0.0.1:0", "tls://127.0.0.1:1", "--to-ca", d.anchors, "--to-crl", file}
 			if side == "client" {
@@ -97,6 +89,112 @@ func TestRevocationFilesRefused(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What was fetched is kept over a restart, for as long as it holds and no longer; a
+// file that was damaged is named and not believed. A CRL that cannot be judged is
+// named for what it is when it was fetched, too.
+func TestRevocationKept(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	server := d.serve(t)
+	root, err := d.CRL(time.Now(), nil, func(l *x509.RevocationList) { l.NextUpdate = time.Now().Add(3 * day) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, offset := filepath.Join(t.TempDir(), "state"), write(t, "offset", "0s")
+	file := fmt.Sprintf("state_dir: %s\nunsafe: {clock_offset: \"@%s\"}\ndefaults: {to: {ca: %s, profile: private, crl: %s, reach: 127.0.0.0/8, revocation: hard}}\nlisteners:\n",
+		state, offset, d.anchors, write(t, "root.crl", string(root)))
+	says := map[string]string{"ocsp": "ok", "crl": "ok", "delta": "a delta CRL", "indirect": "an indirect CRL"}
+	for name := range says {
+		where := ca.CRLAt(d.at(name))
+		if name == "ocsp" {
+			where = ca.OCSPAt(d.at(name))
+		}
+		leaf := d.inter.Leaf([]string{name + ".x.test"}, where)
+		d.servers[name+".x.test"] = leaf.TLS()
+		switch name {
+		case "ocsp":
+			d.answer(name, send(respond(t, d.delegate, d.good(leaf.Cert))))
+		case "crl":
+			d.answer(name, send(d.crl(t, d.inter, time.Now())))
+		default:
+			d.answer(name, send(d.oddCRL(t, name)))
+		}
+		file += fmt.Sprintf("- {from: \"tcp://127.0.0.1:0\", name: %s, to: {addr: \"tls://%s\", name: %s.x.test}}\n", name, server, name)
+	}
+	file = write(t, "sallyport.yaml", file)
+	run := func(want map[string]string) *testnet.Program {
+		t.Helper()
+		p := start(t, "run", "-c", file)
+		p.WaitListeners(len(says))
+		for name, words := range want {
+			_, err := ask(p.Addr(name), "level")
+			flow := after(t, p, name, map[float64]bool{})
+			if (err == nil) != (words == "ok") || words != "ok" && (flow.Text("reason") != "revocation_unknown" || !strings.Contains(flow.Text("err"), words)) {
+				t.Errorf("%s: %v, %v; want %q", name, err, flow, words)
+			}
+		}
+		endAtOnce(p)
+		p.Wait()
+		return p
+	}
+	run(says)
+	d.answer("ocsp", nil)
+	d.answer("crl", nil)
+	good := map[string]string{"ocsp": "ok", "crl": "ok"}
+	run(good)
+	for name := range good {
+		if n := d.times(name); n != 1 {
+			t.Errorf("%s: asked %d times", name, n)
+		}
+	}
+	missing := map[string]string{"ocsp": "404", "crl": "404"}
+	put := func(file, text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept, err := filepath.Glob(filepath.Join(state, "revocation", "*"))
+	if err != nil || len(kept) != 2 {
+		t.Fatal(kept, err)
+	}
+	texts := map[string]string{}
+	for _, k := range kept {
+		text, err := os.ReadFile(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[k] = string(text)
+		put(k, "spoilt")
+	}
+	p := run(missing)
+	for _, k := range kept {
+		if !strings.Contains(p.Stderr(), k) {
+			t.Errorf("it does not name %s: %s", k, p.Stderr())
+		}
+		if _, err := os.Stat(k); err == nil {
+			t.Errorf("%s is still there", k)
+		}
+		put(k, texts[k])
+	}
+	put(offset, "25h")
+	run(missing)
+}
+
+// oddCRL is a CRL of inter's that is whole and cannot be judged: delta or indirect.
+func (d *desk) oddCRL(t testing.TB, kind string) []byte {
+	t.Helper()
+	e := map[string]pkix.Extension{
+		"delta":    {Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 3}},
+		"indirect": {Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 3, 0x84, 1, 0xff}},
+	}[kind]
+	der, err := d.inter.CRL(time.Now(), nil, func(l *x509.RevocationList) { l.ExtraExtensions = []pkix.Extension{e} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }
 
 // A CA that signs by RSA-PSS, as openssl does it: its CRL from a file, and its
