@@ -20,6 +20,7 @@ import (
 type Controller interface {
 	Status() Status
 	Flows(most int) Flows
+	Sandbox() Sandbox
 	// Reload reads everything anew, and says why what ran before goes on where it does.
 	Reload(ctx context.Context) error
 	// Drain takes a server out, or with back puts it back in.
@@ -83,6 +84,24 @@ type Held struct {
 	Publish  string    `json:"publish"`
 }
 
+// Sandbox is what the process has left itself, and no reload can add to.
+type Sandbox struct {
+	UID      int      `json:"uid"`
+	GID      int      `json:"gid"`
+	Landlock int      `json:"landlock"` // version; 0: its files are not confined
+	Dropped  bool     `json:"dropped"`  // its capabilities
+	Folders  Folders  `json:"folders"`
+	Bound    []string `json:"bound"` // addresses that it listens on
+}
+
+// Folders are what it may reach: folders with all that is below, or single files.
+type Folders struct {
+	Read    []string `json:"read"`
+	Append  []string `json:"append"`
+	Keep    []string `json:"keep"`
+	Sockets []string `json:"sockets"`
+}
+
 // Flows are those alive, and how many there are where the list is not all.
 type Flows struct {
 	All  int             `json:"all"`
@@ -103,11 +122,12 @@ const (
 // to a name that another site may have pointed here, and gives no profiles.
 func Control(c Controller, overTCP bool) http.Handler {
 	pages := map[string]http.HandlerFunc{
-		"/status": only(func(w http.ResponseWriter, _ *http.Request) { answer(w, c.Status()) }, http.MethodGet),
-		"/flows":  only(func(w http.ResponseWriter, _ *http.Request) { answer(w, c.Flows(mostFlows)) }, http.MethodGet),
-		"/kill":   told(func(w http.ResponseWriter, r *http.Request) { kill(c, w, r) }),
-		"/drain":  told(func(w http.ResponseWriter, r *http.Request) { drain(c, w, r) }),
-		"/reload": told(func(w http.ResponseWriter, r *http.Request) { done(w, c.Reload(r.Context())) }),
+		"/status":  only(func(w http.ResponseWriter, _ *http.Request) { answer(w, c.Status()) }, http.MethodGet),
+		"/sandbox": only(func(w http.ResponseWriter, _ *http.Request) { answer(w, c.Sandbox()) }, http.MethodGet),
+		"/flows":   only(func(w http.ResponseWriter, _ *http.Request) { answer(w, c.Flows(mostFlows)) }, http.MethodGet),
+		"/kill":    told(func(w http.ResponseWriter, r *http.Request) { kill(c, w, r) }),
+		"/drain":   told(func(w http.ResponseWriter, r *http.Request) { drain(c, w, r) }),
+		"/reload":  told(func(w http.ResponseWriter, r *http.Request) { done(w, c.Reload(r.Context())) }),
 	}
 	if !overTCP {
 		pages["/pprof"] = only(profile, http.MethodGet)

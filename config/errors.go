@@ -206,10 +206,28 @@ func printable(line string) string {
 		}
 		return '\uFFFD'
 	}, line)
+	out = withoutSecrets(out)
 	if r := []rune(out); len(r) > most {
 		return string(r[:most]) + "..."
 	}
 	return out
+}
+
+// withoutSecrets puts stars for what may be a password in an address, and for a key
+// that stands where its file should: errors go into logs. The columns stay.
+func withoutSecrets(line string) string {
+	stars := func(s string) string { return strings.Repeat("*", len([]rune(s))) }
+	const begin = "-----BEGIN "
+	if before, key, ok := strings.Cut(line, begin); ok {
+		return before + begin + stars(key)
+	}
+	parts := strings.Split(line, "@")
+	for i, p := range parts[:len(parts)-1] {
+		if colon := strings.LastIndexAny(p, ": \t/,\"'`"); colon >= 0 && p[colon] == ':' {
+			parts[i] = p[:colon+1] + stars(p[colon+1:])
+		}
+	}
+	return strings.Join(parts, "@")
 }
 
 // indent is as wide as the first n characters of line, tabs included.

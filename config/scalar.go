@@ -256,6 +256,9 @@ func checkFile(text string) error {
 	if text == "" {
 		return complain("", "an empty file name")
 	}
+	if strings.Contains(text, "-----BEGIN") {
+		return complain("write it to a file of mode 0600, and the path here; or env:NAME", "a path stands here, and this is what such a file holds")
+	}
 	return nil
 }
 
@@ -267,6 +270,8 @@ func checkSource(text string) error {
 		return checkFile(text)
 	case scheme != "https" && scheme != "http", rest == "":
 		return complain("a file, or https://host/path", "`%s` is neither a file nor a URL", printable(text))
+	case strings.Contains(rest, "@"):
+		return complain("", "`%s` names who asks: what is fetched here is for everybody, and the log shows where from", printable(text))
 	}
 	return nil
 }

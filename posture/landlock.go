@@ -32,12 +32,12 @@ var (
 // confineFiles leaves a and what every program reads, on all threads, and gives the
 // version of Landlock that does it. What was opened before stays open. Dialling and
 // listening are left alone: their ports are the configuration's, which changes.
-func confineFiles(a access) (version int, err error) {
+func confineFiles(a Folders) (version int, err error) {
 	version, err = rights.LandlockGetABIVersion()
 	if err != nil || version < 1 {
 		return 0, errors.New("this kernel has no Landlock (Linux 5.13): files are not confined")
 	}
-	system := accessOf(Needs{Reads: append(systemFiles, environment()...)})
+	system := foldersOf(Needs{Reads: append(systemFiles, environment()...)})
 	var rules []landlock.Rule
 	add := func(right landlock.AccessFSSet, paths ...string) {
 		for _, p := range paths {
@@ -48,13 +48,13 @@ func confineFiles(a access) (version int, err error) {
 			rules = append(rules, landlock.PathAccess(r, p).IgnoreIfMissing())
 		}
 	}
-	add(mayList, system.read...)
+	add(mayList, system.Read...)
 	add(mayList, systemPaths...)
 	add(mayList, linked...)
-	add(mayList, a.read...)
-	add(mayAppend, a.appends...)
-	add(mayKeep, a.keep...)
-	add(mayListen, a.sockets...)
+	add(mayList, a.Read...)
+	add(mayAppend, a.Append...)
+	add(mayKeep, a.Keep...)
+	add(mayListen, a.Sockets...)
 	add(rights.AccessFSWriteFile, "/dev/null")
 	// V7, not the newest: later ones may restrict what we have not thought of.
 	if err := landlock.V7.BestEffort().RestrictPaths(rules...); err != nil {

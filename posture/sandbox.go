@@ -18,10 +18,10 @@ type Needs struct {
 
 // Sandbox is what a process has confined itself to.
 type Sandbox struct {
-	Landlock int    // version of the kernel's Landlock that confines its files; 0: nothing does
-	Seccomp  bool   // only the system calls that it needs are left
-	Dropped  bool   // it has no capability, and none can come back
-	Folders  access // what it may reach
+	Landlock int     // version of the kernel's Landlock that confines its files; 0: nothing does
+	Seccomp  bool    // only the system calls that it needs are left
+	Dropped  bool    // it has no capability, and none can come back
+	Folders  Folders // what it may reach
 }
 
 // Enter confines this process, for good: it is u, without capabilities and none to
@@ -30,7 +30,7 @@ type Sandbox struct {
 // after which the others were taken: what the kernel does not have is left out. That
 // it could not become u is err.
 func Enter(n Needs, u User) (s *Sandbox, missing []error, err error) {
-	s = &Sandbox{Folders: accessOf(n)}
+	s = &Sandbox{Folders: foldersOf(n)}
 	step := func(err error) bool {
 		if err != nil {
 			missing = append(missing, err)
@@ -58,12 +58,12 @@ func (s *Sandbox) Outside(n Needs) (paths []string) {
 	}
 	for _, p := range slices.Concat(n.Reads, n.Polls) {
 		for _, file := range expand(p) {
-			if real, _ := trail(file); exists(real) && !within(s.Folders.read, real) {
+			if real, _ := trail(file); exists(real) && !within(s.Folders.Read, real) {
 				paths = append(paths, file)
 			}
 		}
 	}
-	for list, may := range map[*[]string][]string{&n.Appends: s.Folders.appends, &n.Keeps: s.Folders.keep, &n.Listens: s.Folders.sockets} {
+	for list, may := range map[*[]string][]string{&n.Appends: s.Folders.Append, &n.Keeps: s.Folders.Keep, &n.Listens: s.Folders.Sockets} {
 		for _, p := range *list {
 			real, _ := trail(p)
 			if exists(filepath.Dir(real)) && !within(may, real) {
@@ -75,21 +75,21 @@ func (s *Sandbox) Outside(n Needs) (paths []string) {
 	return slices.Compact(paths)
 }
 
-// access is what may be reached: folders with all that is below, or single files.
-type access struct {
-	read    []string
-	appends []string
-	keep    []string
-	sockets []string // folders in which sockets are made
+// Folders are what may be reached: folders with all that is below, or single files.
+type Folders struct {
+	Read    []string
+	Append  []string
+	Keep    []string
+	Sockets []string // folders in which sockets are made
 }
 
 // systemFolders are too much to be opened for the sake of one file that lies in them;
 // then only the file is, and one that replaces it needs a restart.
 var systemFolders = strings.Fields("/ /bin /boot /dev /etc /home /lib /lib64 /opt /proc /root /run /sbin /sys /tmp /usr /usr/lib /usr/share /usr/local /var /var/lib /var/run /var/tmp")
 
-// accessOf opens what n needs by the folder, since files are replaced by others.
-func accessOf(n Needs) access {
-	var a access
+// foldersOf opens what n needs by the folder, since files are replaced by others.
+func foldersOf(n Needs) Folders {
+	var a Folders
 	for _, p := range n.Reads {
 		a.reads(p)
 	}
@@ -98,18 +98,18 @@ func accessOf(n Needs) access {
 	}
 	for _, p := range n.Appends {
 		real, _ := trail(p)
-		a.appends = append(a.appends, folderOr(real))
+		a.Append = append(a.Append, folderOr(real))
 	}
 	for _, p := range n.Keeps {
 		real, _ := trail(p)
-		a.keep = append(a.keep, real)
-		a.read = append(a.read, real)
+		a.Keep = append(a.Keep, real)
+		a.Read = append(a.Read, real)
 	}
 	for _, p := range n.Listens {
 		real, _ := trail(p)
-		a.sockets = append(a.sockets, filepath.Dir(real))
+		a.Sockets = append(a.Sockets, filepath.Dir(real))
 	}
-	for _, list := range []*[]string{&a.read, &a.appends, &a.keep, &a.sockets} {
+	for _, list := range []*[]string{&a.Read, &a.Append, &a.Keep, &a.Sockets} {
 		slices.Sort(*list)
 		*list = outermost(slices.Compact(*list))
 	}
@@ -117,11 +117,11 @@ func accessOf(n Needs) access {
 }
 
 // reads adds what reading p takes.
-func (a *access) reads(p string) {
+func (a *Folders) reads(p string) {
 	if isPattern(p) {
 		for _, dir := range append(expand(filepath.Dir(p)), filepath.Dir(p)) {
 			if real, _ := trail(dir); isDir(real) && !slices.Contains(systemFolders, real) {
-				a.read = append(a.read, real)
+				a.Read = append(a.Read, real)
 			}
 		}
 	}
@@ -132,14 +132,14 @@ func (a *access) reads(p string) {
 		real, holders := trail(file)
 		switch {
 		case isDir(real):
-			a.read = append(a.read, real)
+			a.Read = append(a.Read, real)
 		case exists(filepath.Dir(real)):
-			a.read = append(a.read, folderOr(real))
+			a.Read = append(a.Read, folderOr(real))
 		}
 		// Another target of the link will lie beside the one that it has now.
 		for _, h := range holders {
 			if within([]string{h}, real) && !slices.Contains(systemFolders, h) {
-				a.read = append(a.read, h)
+				a.Read = append(a.Read, h)
 			}
 		}
 	}

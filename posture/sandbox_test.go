@@ -185,7 +185,7 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
-func TestAccessOf(t *testing.T) {
+func TestFoldersOf(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	must(t, err)
 	in := func(name string) string { return filepath.Join(dir, name) }
@@ -209,12 +209,12 @@ func TestAccessOf(t *testing.T) {
 		{[]string{"/dev/stdin", "/proc/self/fd/0"}, nil},
 		{[]string{in("none/x.pem")}, nil},
 	} {
-		if got := accessOf(Needs{Reads: c.reads}).read; !slices.Equal(got, c.want) {
+		if got := foldersOf(Needs{Reads: c.reads}).Read; !slices.Equal(got, c.want) {
 			t.Errorf("%v: %v, want %v", c.reads, got, c.want)
 		}
 	}
-	a := accessOf(Needs{Appends: []string{in("logs/keys.log"), "/tmp/keys.log"}, Keeps: []string{in("state")}, Listens: []string{in("run/x.sock"), "/run/y.sock"}})
-	if fmt.Sprint(a.appends, a.keep, a.sockets) != fmt.Sprint([]string{in("logs"), "/tmp/keys.log"}, []string{in("state")}, []string{"/run", in("run")}) {
+	a := foldersOf(Needs{Appends: []string{in("logs/keys.log"), "/tmp/keys.log"}, Keeps: []string{in("state")}, Listens: []string{in("run/x.sock"), "/run/y.sock"}})
+	if fmt.Sprint(a.Append, a.Keep, a.Sockets) != fmt.Sprint([]string{in("logs"), "/tmp/keys.log"}, []string{in("state")}, []string{"/run", in("run")}) {
 		t.Errorf("%+v", a)
 	}
 }
@@ -227,7 +227,7 @@ func TestOutside(t *testing.T) {
 		put(t, in(name), "")
 	}
 	must(t, os.Symlink("../b/x.pem", in("a/link.pem")))
-	s := &Sandbox{Landlock: 1, Folders: accessOf(Needs{Reads: []string{in("a/x.pem")}, Appends: []string{in("a/log")}, Listens: []string{in("a/sock")}})}
+	s := &Sandbox{Landlock: 1, Folders: foldersOf(Needs{Reads: []string{in("a/x.pem")}, Appends: []string{in("a/log")}, Listens: []string{in("a/sock")}})}
 	all := Needs{
 		Reads:   []string{in("a/x.pem"), in("a/new.pem"), in("ab/x.pem"), in("b/*.pem"), in("a/link.pem"), in("none/x")},
 		Appends: []string{in("a/other.log"), in("b/log")}, Listens: []string{in("a/new"), in("b/new")}, Keeps: []string{in("b")},

@@ -41,6 +41,23 @@ func (c controller) Status() admin.Status {
 	return st
 }
 
+// Sandbox implements [admin.Controller].
+func (c controller) Sandbox() admin.Sandbox {
+	has := admin.Sandbox{UID: os.Geteuid(), GID: os.Getegid()}
+	if s := c.sandbox; s != nil {
+		has.Landlock, has.Dropped, has.Folders = s.Landlock, s.Dropped, admin.Folders(s.Folders)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.program.Listeners {
+		has.Bound = append(has.Bound, l.Bound().From)
+	}
+	for _, p := range c.panes {
+		has.Bound = append(has.Bound, p.addr.String())
+	}
+	return has
+}
+
 // Flows implements [admin.Controller].
 func (c controller) Flows(most int) admin.Flows {
 	list, all := c.metrics.Alive(most)

@@ -98,13 +98,17 @@ func serveFile(cmd *cobra.Command, warnings []string, door func() string) {
 
 func newCheck(warnings []string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "check [-c FILE]",
+		Use:   "check [-c FILE] [--running]",
 		Short: "Read a file and everything it names, and say what is wrong",
 		Long: `Read a file and everything it names (certificates, keys, trust anchors), and say
-what is wrong, without listening. The exit code is 0 where run would start.`,
+what is wrong, without listening. The exit code is 0 where run would start; with
+--running, where the process that runs could take the file by a reload: it has
+confined itself to what its own file named.`,
 		Args: noFile,
 	}
 	path := fileFlag(cmd)
+	running := cmd.Flags().Bool("running", false, "ask the running process whether a reload would do")
+	at := cmd.Flags().String("admin", "", "with --running, the control socket, `ADDR` (default: what the file says)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		first := new(survey)
 		file, err := config.Load(*path, first.options())
@@ -127,6 +131,13 @@ what is wrong, without listening. The exit code is 0 where run would start.`,
 				}
 				fmt.Fprintln(cmd.OutOrStdout())
 			}
+		}
+		if *running {
+			if err := fits(cmd.Context(), file, first.needs(file), *at); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: good, and a reload would do\n", *path)
+			return nil
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: good\n", *path)
 		return nil

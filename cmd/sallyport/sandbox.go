@@ -49,14 +49,18 @@ var errRestart = errors.New("needs a restart (or `sallyport upgrade`)")
 // inside refuses what the sandbox would not let through.
 func (s *service) inside(needs posture.Needs) error {
 	needs.Keeps = nil // which stays what it was
-	outside := s.sandbox.Outside(needs)
-	switch len(outside) {
+	return outside(s.sandbox, needs)
+}
+
+func outside(sandbox *posture.Sandbox, needs posture.Needs) error {
+	paths := sandbox.Outside(needs)
+	switch len(paths) {
 	case 0:
 		return nil
 	case 1:
-		return fmt.Errorf("%w: %s is outside the sandbox", errRestart, outside[0])
+		return fmt.Errorf("%w: %s is outside the sandbox", errRestart, paths[0])
 	}
-	return fmt.Errorf("%w: %s are outside the sandbox", errRestart, strings.Join(outside, ", "))
+	return fmt.Errorf("%w: %s are outside the sandbox", errRestart, strings.Join(paths, ", "))
 }
 
 // givenUp says of a refusal by the system that the process did have the right.

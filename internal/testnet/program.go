@@ -158,6 +158,11 @@ func Launch(t testing.TB, change func(*exec.Cmd), args ...string) *Program {
 		} else if t.Failed() {
 			t.Logf("the program's log:\n%s", ends(out))
 		}
+		for _, line := range keyLines(args) {
+			if strings.Contains(p.Stderr(), line) {
+				t.Errorf("the program's log has a line of a private key: %.12s...", line)
+			}
+		}
 	})
 	return p
 }
