@@ -17,7 +17,6 @@ import (
 	"sallyport/credential"
 	"sallyport/dane"
 	"sallyport/flow"
-	"sallyport/preamble"
 	"sallyport/proxy"
 	"sallyport/revoke"
 	"sallyport/route"
@@ -316,9 +315,7 @@ func (b *builder) listener(c *config.Listener) (*Listener, error) {
 		Flows: int(c.Limits.Flows), FlowsPerIP: int(c.Limits.FlowsPerIP), RatePerIP: int(c.Limits.RatePerIP), Handshakes: max(int(c.Limits.Handshakes), 0),
 		Prefix4: int(c.Limits.Prefix4), Prefix6: int(c.Limits.Prefix6),
 	}
-	if c.ProxyProtocol != config.ProxyOff {
-		l.Preamble = []flow.Layer{preamble.AcceptProxy{Trust: c.ProxyTrust, Require: c.ProxyProtocol == config.ProxyRequire, Timeout: c.Peek}}
-	}
+	l.precede(c)
 	var ech *secure.ECHKeys
 	if len(c.ECH) > 0 {
 		keys, err := b.ech(c)
@@ -377,7 +374,7 @@ func (b *builder) route(l *config.Listener, ech *secure.ECHKeys, c *config.Route
 	case config.Splice:
 		d.Action = flow.Splice
 		pool, _, err := b.pool(l, c)
-		d.Upstream, d.Outbound = pool, announced(c)
+		d.Upstream, d.Outbound = pool, announced(l, c)
 		return r, line, err
 	}
 	d.Action = flow.Terminate
@@ -393,24 +390,13 @@ func (b *builder) route(l *config.Listener, ech *secure.ECHKeys, c *config.Route
 	if err != nil {
 		return r, line, err
 	}
-	d.Upstream, d.Outbound = pool, announced(c)
+	d.Upstream, d.Outbound = pool, announced(l, c)
 	if c.To.Addr.Secure() {
 		d.Outbound = append(d.Outbound, pool)
 		line.Outbound = params.String()
 	}
 	d.DialFirst = c.ALPN.Mirror
 	return r, line, nil
-}
-
-// announced is what the server is told of the client, ahead of everything else.
-func announced(c *config.Route) []flow.Layer {
-	switch c.To.ProxyProtocol {
-	case config.ProxyV1:
-		return []flow.Layer{preamble.SendProxy{Version: 1, Timeout: c.Timeouts.Handshake}}
-	case config.ProxyV2:
-		return []flow.Layer{preamble.SendProxy{Version: 2, Timeout: c.Timeouts.Handshake}}
-	}
-	return nil
 }
 
 // clients says in words who may pass.

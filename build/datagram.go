@@ -19,7 +19,7 @@ import (
 func (l *Listener) listen(ctx context.Context, s *Socket, rest *transport.Poller, handed []*os.File) (flow.Acceptor, error) {
 	w := l.where
 	if l.from.Datagram() {
-		return transport.ListenPackets(ctx, l.Name, w, transport.PacketOptions{DTLS: l.from.Secure(), Judge: s.judge, Inherited: handed})
+		return transport.ListenPackets(ctx, l.Name, w, transport.PacketOptions{DTLS: l.from.Secure(), Headers: s.headers, Judge: s.judge, Inherited: handed})
 	}
 	if len(handed) > 0 {
 		w.File = handed[0]
@@ -31,6 +31,9 @@ func (l *Listener) listen(ctx context.Context, s *Socket, rest *transport.Poller
 	a.RestOn(rest)
 	return a, nil
 }
+
+// headers is what a reload may have changed.
+func (s *Socket) headers() flow.Header { return s.Current.Load().Header }
 
 // judge decides for the demultiplexer, which keeps nothing of a client by then.
 func (s *Socket) judge(client, local netip.AddrPort, hello []byte) transport.Verdict {

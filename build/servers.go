@@ -82,7 +82,7 @@ func (b *builder) spec(l *config.Listener, c *config.Route) (upstream.Spec, erro
 		secure := check.Kind == config.CheckTLS || check.Kind == config.CheckDTLS
 		if secure || check.Send != "" || check.Expect != "" {
 			// A server that wants a PROXY header does not speak without one.
-			spec.Check.Layers, with = announced(c), &c.To
+			spec.Check.Layers, with = announced(l, c), &c.To
 		}
 		if secure {
 			layer, err := b.checkLayer(l, c)
@@ -98,7 +98,7 @@ func (b *builder) spec(l *config.Listener, c *config.Route) (upstream.Spec, erro
 			if err != nil {
 				return spec, err
 			}
-			spec.Probe.Layers = append(announced(c), layer)
+			spec.Probe.Layers = append(announced(l, c), layer)
 			spec.Probe.Timeout = max(spec.Probe.Timeout, c.Timeouts.Handshake)
 		}
 	}

@@ -42,15 +42,17 @@ func (g *ruling) datagrams() {
 	if g.all.find("timeouts.idle") == nil {
 		g.route.Timeouts.Idle = datagramIdle
 	}
-	g.refuseSaid([]string{"to.proxy_protocol"}, "PROXY headers for datagrams are not built in this version", "")
-	g.route.To.ProxyProtocol = ProxyNone
 	g.refuseSaid(streams, "datagrams have no half-close and no end that could be cut off", "")
 	g.spoofed()
 }
 
 // spoofed warns of a port at which anybody can ask in another's name.
 func (g *ruling) spoofed() {
-	if from := g.lis.From; from.Carrier == "udp" && !from.local() && len(g.route.Client.From) == 0 {
+	switch from := g.lis.From; {
+	case from.Carrier != "udp" || from.local():
+	case g.lis.ProxyProtocol != ProxyOff:
+		g.warn(g.at("from"), "sources of UDP are easily spoofed: any host that writes an address of proxy_trust on its datagrams speaks in anybody's name at %s; a firewall has to keep those out", from)
+	case len(g.route.Client.From) == 0:
 		g.warn(g.at("from"), "sources of UDP are easily spoofed: any host can have the answers of %s sent to another; client.from says who may ask", from)
 	}
 }
@@ -104,7 +106,7 @@ func (g *ruling) pskClients() {
 func (g *ruling) pskServer() {
 	to := &g.route.To
 	g.refuseSaid(notPSK, "the server shows who it is by the pre-shared key, and no certificates are exchanged", "")
-	*to = To{Pos: to.Pos, Addr: to.Addr, SNI: to.SNI, PSK: to.PSK, PSKID: to.PSKID, ALPN: to.ALPN, TLS: to.TLS}
+	*to = To{Pos: to.Pos, Addr: to.Addr, ProxyProtocol: to.ProxyProtocol, SNI: to.SNI, PSK: to.PSK, PSKID: to.PSKID, ALPN: to.ALPN, TLS: to.TLS}
 	if g.all.find("to.sni") == nil {
 		to.SNI = serverName(strings.TrimSuffix(to.Addr.Host, "."))
 	}

@@ -47,12 +47,14 @@ func (g *ruling) apply() {
 	g.datagrams()
 	if r.Action == Splice {
 		g.splice()
+		g.announced()
 		g.plainTo()
 		return
 	}
 	in, out := g.lis.From.Secure(), r.To.Addr.Secure()
 	r.Pattern = map[[2]bool]string{{true, false}: "offload", {false, true}: "encrypt", {true, true}: "bridge", {false, false}: "plain"}[[2]bool{in, out}]
 	g.kindOf(in, out)
+	g.announced()
 	if in {
 		g.credential()
 		g.tlsa()
@@ -94,13 +96,14 @@ func (g *ruling) proxyHeaders() {
 	l := g.lis
 	said, trust := g.at("proxy_protocol"), g.at("proxy_trust")
 	switch asked := l.ProxyProtocol != ProxyOff; {
-	case l.From.Datagram():
-		g.refuseSaid([]string{"proxy_protocol", "proxy_trust"}, "clients send datagrams here, and PROXY headers are read off streams", "")
-		l.ProxyProtocol = ProxyOff
 	case asked && len(l.ProxyTrust) == 0 && l.From.Unix == "":
 		g.add(said, "name the proxies before us, "+said.word("proxy_trust")+" 10.0.0.0/8: anybody else could claim any address", "%s without %s", said.word("proxy_protocol"), said.word("proxy_trust"))
 	case !asked && g.said.find("proxy_trust") != nil:
 		g.add(trust, "add "+trust.word("proxy_protocol")+" require, or optional", "%s without %s: no PROXY header is read", trust.word("proxy_trust"), trust.word("proxy_protocol"))
+	case l.ProxyProtocol == ProxyEach && l.From.Carrier != "udp":
+		g.add(said, "require", "%s each has a header ahead of every datagram of udp://, and on %s:// one stands where the client begins", said.word("proxy_protocol"), l.From.Carrier)
+	case l.ProxyProtocol == ProxyOptional && l.From.Carrier == "udp":
+		g.add(said, "require", "%s optional has to tell who the client is from what comes first, and of datagrams any may", said.word("proxy_protocol"))
 	case l.ProxyProtocol == ProxyOptional && !l.From.Secure():
 		g.add(said, "require", "%s optional has to wait for what the client says, and on %s:// the server may be the one who speaks first", said.word("proxy_protocol"), l.From.Carrier)
 	}
@@ -183,6 +186,19 @@ func (g *ruling) splice() {
 	addr := r.To.Addr
 	addr.Carrier = addr.plain()
 	r.To = To{Pos: r.To.Pos, Addr: addr, ProxyProtocol: r.To.ProxyProtocol}
+}
+
+// announced looks at which header the server can be told by.
+func (g *ruling) announced() {
+	pos, hellos := g.at("to.proxy_protocol"), g.route.To.Addr.Secure() || g.route.Action == Splice && g.lis.From.Secure()
+	switch said, datagram := g.route.To.ProxyProtocol, g.lis.From.Datagram(); {
+	case datagram && said == ProxyV1:
+		g.add(pos, "v2", "%s v1 is a line of text ahead of a stream, and these are datagrams", pos.word("to.proxy_protocol"))
+	case !datagram && said == ProxyV2Each:
+		g.add(pos, "v2", "%s v2_each is for datagrams, and this is a stream, which has one header", pos.word("to.proxy_protocol"))
+	case datagram && hellos && said == ProxyV2Each:
+		g.add(pos, "v2", "%s v2_each is for servers that know no associations, and with DTLS one begins with a ClientHello", pos.word("to.proxy_protocol"))
+	}
 }
 
 // dropFrom forgets what was inherited about TLS with clients.

@@ -29,8 +29,8 @@ var enums = map[string][]string{
 	"Revocation":  {"off", "soft", "hard"},
 	"DANE":        {"off", "prefer", "require"},
 	"TLSA":        {"off", "hold"},
-	"ProxyAccept": {"off", "optional", "require"},
-	"ProxySend":   {"off", "v1", "v2"},
+	"ProxyAccept": {"off", "optional", "require", "each"},
+	"ProxySend":   {"off", "v1", "v2", "v2_each"},
 	"CT":          {"off", "report", "require"},
 
 	"Balance":   {"round_robin", "least", "hash"},

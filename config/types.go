@@ -86,7 +86,7 @@ type Listener struct {
 	Pos           Pos
 	Name          string         `key:"name" doc:"what the log calls it (default: carrier-port)" as:"label"`
 	From          Address        `key:"from" doc:"where clients connect: tls://:443, tcp://127.0.0.1:5432, dtls://:5684, tls://unix:PATH, tls://systemd:NAME" as:"from"`
-	ProxyProtocol ProxyAccept    `key:"proxy_protocol" doc:"PROXY headers, v1 or v2, that say who a client is: off, optional or require" default:"off"`
+	ProxyProtocol ProxyAccept    `key:"proxy_protocol" doc:"PROXY headers, v1 or v2, that say who a client is: off, optional or require; each, where clients share the proxy's UDP port" default:"off"`
 	Limits        Limits         `key:"limits" doc:"what clients may take"`
 	ProxyTrust    []netip.Prefix `key:"proxy_trust" doc:"proxies whose PROXY headers are believed"`
 	ECH           []string       `key:"ech" doc:"PEM files with ECH keys (RFC 9934): the PRIVATE KEY and its ECHCONFIG" as:"file"`
@@ -189,7 +189,7 @@ type To struct {
 	DANE          DANE           `key:"dane" doc:"TLSA records in DNS: off, prefer (where there are any) or require" default:"off"`
 	CT            CT             `key:"ct" doc:"Certificate Transparency: off, report or require" default:"off"`
 	AIA           Switch         `key:"aia" doc:"fetch intermediates that the server leaves out from where its certificate says" default:"off"`
-	ProxyProtocol ProxySend      `key:"proxy_protocol" doc:"tell the server who the client is by a PROXY header: off, v1 or v2, which tells of its TLS too" default:"off"`
+	ProxyProtocol ProxySend      `key:"proxy_protocol" doc:"tell the server who the client is by a PROXY header: off, v1 or v2, which tells of its TLS too; v2_each, ahead of every datagram" default:"off"`
 	Reach         []netip.Prefix `key:"reach" doc:"loopback, link-local and private addresses that may be fetched from where a certificate names them"`
 }
 
@@ -321,10 +321,12 @@ const (
 	ProxyOff      ProxyAccept = ""
 	ProxyOptional ProxyAccept = "optional"
 	ProxyRequire  ProxyAccept = "require"
+	ProxyEach     ProxyAccept = "each" // every datagram has one, and each client an association of its own
 
-	ProxyNone ProxySend = ""
-	ProxyV1   ProxySend = "v1"
-	ProxyV2   ProxySend = "v2"
+	ProxyNone   ProxySend = ""
+	ProxyV1     ProxySend = "v1"
+	ProxyV2     ProxySend = "v2"
+	ProxyV2Each ProxySend = "v2_each" // ahead of every datagram
 
 	CTOff     CT = ""
 	CTReport  CT = "report"

@@ -60,6 +60,17 @@ type Asked struct {
 	Local  netip.AddrPort // which address of the proxy before us Client has reached
 }
 
+// Announced is what stands ahead of a datagram in a PROXY header that is believed.
+type Announced struct {
+	Client, Local netip.AddrPort // as in [Asked]; zero: the sender speaks for itself
+	Missing       bool           // no header stands where one has to: no association may begin with the datagram
+	Each          bool           // the association is Client's alone, beside others of the sender's address
+}
+
+// Header takes off a datagram from that address what precedes its payload. refused
+// says why it must go no further. payload shares p's memory.
+type Header func(from netip.AddrPort, p []byte) (who Announced, payload []byte, refused Reason)
+
 // Client is who is served: whom a trusted PROXY header names, else where the
 // connection comes from. It is zero for a unix socket.
 func (f *Flow) Client() netip.AddrPort {

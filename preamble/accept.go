@@ -24,6 +24,7 @@ import (
 type AcceptProxy struct {
 	Trust   []netip.Prefix
 	Require bool          // a client without a header is refused, also one that is not trusted
+	Each    bool          // of datagrams: every one has a header, and each client an association of its own
 	Timeout time.Duration // for the whole header; 0 is none
 }
 
@@ -113,11 +114,15 @@ func readBinary(r io.Reader, raw []byte) ([]byte, error) {
 	}
 	n := int(binary.BigEndian.Uint16(raw[14:]))
 	if n > maxTLVs {
-		return nil, fmt.Errorf("it says that %d bytes follow; at most %d are taken", n, maxTLVs)
+		return nil, tooLong(n)
 	}
 	raw = append(raw, make([]byte, n)...)
 	_, err := io.ReadFull(r, raw[16:])
 	return raw, err
+}
+
+func tooLong(n int) error {
+	return fmt.Errorf("it says that %d bytes follow; at most %d are taken", n, maxTLVs)
 }
 
 func readText(r io.Reader, raw []byte) ([]byte, error) {

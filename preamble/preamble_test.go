@@ -166,6 +166,13 @@ func TestSend(t *testing.T) {
 		cn != "device 7" || v != "TLSv1.3" || cipher != "TLS_AES_128_GCM_SHA256" || string(cert) != "a certificate" {
 		t.Errorf("%v, %+v", said, ssl)
 	}
+	// The largest certificate that is told leaves a header that we take.
+	leaf.Raw = make([]byte, maxCertificate)
+	raw, _ = SendProxy{Version: 2}.header(f)
+	if _, _, err := accepted(t, raw, front); err != nil || len(raw) < maxCertificate {
+		t.Errorf("%d bytes: %v", len(raw), err)
+	}
+	leaf.Raw = []byte("a certificate")
 	// Of a certificate that nobody has verified, nothing is told.
 	f.Inbound[0].Peer = nil
 	raw, _ = SendProxy{Version: 2}.header(f)

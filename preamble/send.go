@@ -21,15 +21,19 @@ import (
 type SendProxy struct {
 	Version byte          // 1 or 2; 2 also tells of the client's TLS
 	Timeout time.Duration // for the write; 0 is none
+	Ahead   Ahead         // which datagrams have it; of a stream, where it begins
 }
 
 var _ flow.Layer = SendProxy{}
 
-// Wrap writes the header.
+// Wrap writes the header, or has it go ahead of datagrams.
 func (s SendProxy) Wrap(_ context.Context, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
 	header, err := s.header(f)
 	if err != nil {
 		return nil, flow.Fail(flow.Internal, "making a PROXY header: %w", err)
+	}
+	if c.Transport() == flow.Datagram {
+		return announce(c, header, s.Ahead)
 	}
 	if s.Timeout > 0 {
 		c.SetWriteDeadline(time.Now().Add(s.Timeout))
@@ -50,14 +54,17 @@ func (s SendProxy) header(f *flow.Flow) ([]byte, error) {
 	from, to := f.Client(), f.Reached()
 	if from.IsValid() && to.IsValid() {
 		from, to = sameFamily(from, to)
-		h.TransportProtocol = proxyproto.TCPv4
-		if from.Addr().Is6() {
-			h.TransportProtocol = proxyproto.TCPv6
+		four, six := proxyproto.TCPv4, proxyproto.TCPv6
+		if h.SourceAddr, h.DestinationAddr = net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to); f.Origin.Transport == flow.Datagram {
+			four, six = proxyproto.UDPv4, proxyproto.UDPv6
+			h.SourceAddr, h.DestinationAddr = net.UDPAddrFromAddrPort(from), net.UDPAddrFromAddrPort(to)
 		}
-		h.SourceAddr, h.DestinationAddr = net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to)
+		if h.TransportProtocol = four; from.Addr().Is6() {
+			h.TransportProtocol = six
+		}
 	}
 	if s.Version == 2 {
-		tlvs, err := facts(f)
+		tlvs, err := s.facts(f)
 		if err != nil {
 			return nil, err
 		}
@@ -81,8 +88,8 @@ func sameFamily(a, b netip.AddrPort) (netip.AddrPort, netip.AddrPort) {
 }
 
 // facts are what is known of the client's TLS, from our own handshake or, where
-// that is passed through, from its hello.
-func facts(f *flow.Flow) ([]proxyproto.TLV, error) {
+// that is passed through, from its hello. Its certificate is not sent again and again.
+func (s SendProxy) facts(f *flow.Flow) ([]proxyproto.TLV, error) {
 	var list []proxyproto.TLV
 	add := func(t proxyproto.PP2Type, v string) {
 		if v != "" {
@@ -95,9 +102,9 @@ func facts(f *flow.Flow) ([]proxyproto.TLV, error) {
 	if len(f.Inbound) == 0 {
 		return list, nil
 	}
-	s := f.Inbound[len(f.Inbound)-1]
-	add(proxyproto.PP2_TYPE_ALPN, s.ALPN)
-	ssl, err := session(s).Marshal()
+	last := f.Inbound[len(f.Inbound)-1]
+	add(proxyproto.PP2_TYPE_ALPN, last.ALPN)
+	ssl, err := session(last, s.Ahead != AheadOfEach).Marshal()
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +118,7 @@ const (
 
 // session is the TLV of one TLS session. What is in it of the client's certificate
 // has been verified, else it is not in it.
-func session(s flow.Session) tlvparse.PP2SSL {
+func session(s flow.Session, whole bool) tlvparse.PP2SSL {
 	ssl := tlvparse.PP2SSL{Client: tlvparse.PP2_BITFIELD_CLIENT_SSL, Verify: unverified}
 	add := func(t proxyproto.PP2Type, v []byte) {
 		ssl.TLV = append(ssl.TLV, proxyproto.TLV{Type: t, Value: v})
@@ -133,14 +140,14 @@ func session(s flow.Session) tlvparse.PP2SSL {
 	if cn := leaf.Subject.CommonName; cn != "" {
 		add(proxyproto.PP2_SUBTYPE_SSL_CN, []byte(cn))
 	}
-	if len(leaf.Raw) <= maxCertificate {
+	if whole && len(leaf.Raw) <= maxCertificate {
 		add(proxyproto.PP2_SUBTYPE_SSL_CLIENT_CERT, leaf.Raw)
 	}
 	return ssl
 }
 
-// maxCertificate leaves the header below what receivers take.
-const maxCertificate = 8 << 10
+// maxCertificate leaves the header below what receivers take: nginx, and we, 4 KiB.
+const maxCertificate = 3 << 10
 
 // version is written as OpenSSL does, which is what others send.
 func version(v uint16) string {
@@ -153,6 +160,8 @@ func version(v uint16) string {
 		return "TLSv1.2"
 	case wire.VersionTLS13:
 		return "TLSv1.3"
+	case wire.VersionDTLS12:
+		return "DTLSv1.2"
 	}
 	return wire.VersionName(v)
 }

@@ -30,8 +30,10 @@ type Listener struct {
 	Peek        Peek
 	PeekTimeout time.Duration
 	Preamble    []flow.Layer // what precedes the hello
-	Limits      Limits
-	Splices     bool // some route passes datagrams on undecrypted; for who judges their first
+	// Header is the same for who takes datagrams apart; nil: nothing precedes them.
+	Header  flow.Header
+	Limits  Limits
+	Splices bool // some route passes datagrams on undecrypted; for who judges their first
 	// OpenECH gives the inner hello, or nil where there is none that we can open.
 	OpenECH func(*wire.Hello) (*wire.Hello, error)
 }

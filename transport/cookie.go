@@ -83,16 +83,16 @@ type baker struct {
 // 6347, section 4.2.1). age is 0, or 1 for the secret before.
 //
 // Each part has its length or ends by itself, so that no two clients share a text.
-func (b *baker) cookie(age int, now time.Time, k key, h *wire.HelloHead) []byte {
+func (b *baker) cookie(age int, now time.Time, from *sender, h *wire.HelloHead) []byte {
 	if s := b.jar.at(now); s != b.with {
 		b.with = s
 		for i := range b.macs {
 			b.macs[i] = hmac.New(sha256.New, s.keys[i][:])
 		}
 	}
-	t := appendAddr(b.text[:0], k.client.Addr())
-	t = binary.BigEndian.AppendUint16(t, k.client.Port())
-	t = appendAddr(t, k.local)
+	t := appendAddrPort(b.text[:0], from.client)
+	t = appendAddrPort(t, from.who.Client) // so that the hello comes again in nobody else's name
+	t = appendAddr(t, from.local)
 	t = append(t, h.Before...)
 	b.text = append(t, h.After...)
 	m := b.macs[age]
@@ -103,9 +103,13 @@ func (b *baker) cookie(age int, now time.Time, k key, h *wire.HelloHead) []byte 
 }
 
 // knows says whether the hello brings a cookie of ours.
-func (b *baker) knows(now time.Time, k key, h *wire.HelloHead) bool {
+func (b *baker) knows(now time.Time, from *sender, h *wire.HelloHead) bool {
 	return len(h.Cookie) == cookieSize &&
-		(hmac.Equal(h.Cookie, b.cookie(0, now, k, h)) || hmac.Equal(h.Cookie, b.cookie(1, now, k, h)))
+		(hmac.Equal(h.Cookie, b.cookie(0, now, from, h)) || hmac.Equal(h.Cookie, b.cookie(1, now, from, h)))
+}
+
+func appendAddrPort(b []byte, a netip.AddrPort) []byte {
+	return binary.BigEndian.AppendUint16(appendAddr(b, a.Addr()), a.Port())
 }
 
 func appendAddr(b []byte, a netip.Addr) []byte {

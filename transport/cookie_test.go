@@ -24,7 +24,7 @@ func headOf(t testing.TB, hello []byte) *wire.HelloHead {
 // often others come meanwhile.
 func TestCookiesAge(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	k := key{netip.MustParseAddrPort("192.0.2.1:5684"), netip.MustParseAddr("192.0.2.2")}
+	k := key{client: netip.MustParseAddrPort("192.0.2.1:5684"), local: netip.MustParseAddr("192.0.2.2")}
 	hello := headOf(t, greeting(1))
 	for range 100 {
 		var j jar
@@ -40,13 +40,13 @@ func TestCookiesAge(t *testing.T) {
 			now = now.Add(time.Duration(r.Int64N(int64(step * time.Millisecond))))
 			b := &readers[r.IntN(2)]
 			if r.IntN(2) == 0 {
-				all = append(all, made{now, bytes.Clone(b.cookie(0, now, k, hello))})
+				all = append(all, made{now, bytes.Clone(b.cookie(0, now, &sender{key: k}, hello))})
 			}
 			for _, m := range all {
 				shown := *hello
 				shown.Cookie = m.cookie
 				age := now.Sub(m.at)
-				if knows := b.knows(now, k, &shown); knows && age > time.Minute || !knows && age < 30*time.Second {
+				if knows := b.knows(now, &sender{key: k}, &shown); knows && age > time.Minute || !knows && age < 30*time.Second {
 					t.Fatalf("steps up to %v ms: known %v after %v", int64(step), knows, age)
 				}
 			}
@@ -56,7 +56,7 @@ func TestCookiesAge(t *testing.T) {
 
 // The longest and the shortest life that a cookie can have.
 func TestCookiesAgeToTheSecond(t *testing.T) {
-	k := key{netip.MustParseAddrPort("192.0.2.1:5684"), netip.MustParseAddr("192.0.2.2")}
+	k := key{client: netip.MustParseAddrPort("192.0.2.1:5684"), local: netip.MustParseAddr("192.0.2.2")}
 	for _, c := range []struct {
 		made, others, shown time.Duration // since the first one
 		want                bool
@@ -69,10 +69,10 @@ func TestCookiesAgeToTheSecond(t *testing.T) {
 	} {
 		b := baker{jar: new(jar)}
 		first, hello := time.Unix(1e9, 0), headOf(t, greeting(1))
-		b.cookie(0, first, k, hello)
-		hello.Cookie = bytes.Clone(b.cookie(0, first.Add(c.made), k, hello))
-		b.cookie(0, first.Add(c.others), k, hello)
-		if got := b.knows(first.Add(c.shown), k, hello); got != c.want {
+		b.cookie(0, first, &sender{key: k}, hello)
+		hello.Cookie = bytes.Clone(b.cookie(0, first.Add(c.made), &sender{key: k}, hello))
+		b.cookie(0, first.Add(c.others), &sender{key: k}, hello)
+		if got := b.knows(first.Add(c.shown), &sender{key: k}, hello); got != c.want {
 			t.Errorf("made at %v, another at %v, shown at %v: %v", c.made, c.others, c.shown, got)
 		}
 	}
@@ -86,7 +86,7 @@ func TestCookieIsOfOneClientAndItsHello(t *testing.T) {
 		k     key
 		hello *wire.HelloHead
 	}
-	four := func(a string) key { return key{netip.MustParseAddrPort(a), addr("10.0.0.1")} }
+	four := func(a string) key { return key{client: netip.MustParseAddrPort(a), local: addr("10.0.0.1")} }
 	head := func(before, after string) *wire.HelloHead {
 		return &wire.HelloHead{Before: []byte(before), After: []byte(after)}
 	}
@@ -103,8 +103,8 @@ func TestCookieIsOfOneClientAndItsHello(t *testing.T) {
 		{four("[fe80::1%1]:5684"), session(random, "")},
 		{four("[fe80::1%2]:5684"), session(random, "")},
 		{four("[fe80::1]:5684"), session(random, "")},
-		{key{netip.MustParseAddrPort("192.0.2.1:5684"), addr("10.0.0.2")}, session(random, "")},
-		{key{netip.MustParseAddrPort("192.0.2.1:5684"), addr("fe80::1%1")}, session(random, "")},
+		{key{client: netip.MustParseAddrPort("192.0.2.1:5684"), local: addr("10.0.0.2")}, session(random, "")},
+		{key{client: netip.MustParseAddrPort("192.0.2.1:5684"), local: addr("fe80::1%1")}, session(random, "")},
 		{four("192.0.2.1:5684"), session("\x08"+random[1:], "")},
 		{four("192.0.2.1:5684"), session(random, "a")},
 		{four("192.0.2.1:5684"), session(random, "aa")},
@@ -116,7 +116,7 @@ func TestCookieIsOfOneClientAndItsHello(t *testing.T) {
 	b, other := baker{jar: new(jar)}, baker{jar: new(jar)}
 	var cookies [][]byte
 	for i, a := range all {
-		cookie := bytes.Clone(b.cookie(0, now, a.k, a.hello))
+		cookie := bytes.Clone(b.cookie(0, now, &sender{key: a.k}, a.hello))
 		if len(cookie) != cookieSize || slices.ContainsFunc(cookies, func(c []byte) bool { return bytes.Equal(c, cookie) }) {
 			t.Errorf("client %d: %x", i, cookie)
 		}
@@ -126,15 +126,15 @@ func TestCookieIsOfOneClientAndItsHello(t *testing.T) {
 		for j, a := range all {
 			shown := *a.hello
 			shown.Cookie = cookie
-			if got := b.knows(now, a.k, &shown); got != (i == j) {
+			if got := b.knows(now, &sender{key: a.k}, &shown); got != (i == j) {
 				t.Errorf("the cookie of %d, shown by %d: %v", i, j, got)
 			}
-			if other.knows(now, a.k, &shown) {
+			if other.knows(now, &sender{key: a.k}, &shown) {
 				t.Errorf("the cookie of %d, shown to another listener by %d", i, j)
 			}
 			for n := range cookieSize + 2 { // cut off, or longer
 				shown.Cookie = append(bytes.Clone(cookie), 0, 0)[:n]
-				if i == j && n != cookieSize && b.knows(now, a.k, &shown) {
+				if i == j && n != cookieSize && b.knows(now, &sender{key: a.k}, &shown) {
 					t.Errorf("%d bytes of a cookie do", n)
 				}
 			}
@@ -143,7 +143,7 @@ func TestCookieIsOfOneClientAndItsHello(t *testing.T) {
 			shown := *all[i].hello
 			shown.Cookie = bytes.Clone(cookie)
 			shown.Cookie[bit/8] ^= 1 << (bit % 8)
-			if b.knows(now, all[i].k, &shown) {
+			if b.knows(now, &sender{key: all[i].k}, &shown) {
 				t.Errorf("client %d: bit %d does not matter", i, bit)
 			}
 		}

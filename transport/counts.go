@@ -23,6 +23,10 @@ const (
 	PacketsTooLarge                            // not sent: larger than UDP carries
 	PacketsOverCredit                          // not sent: to an address that a client has moved to, more than three times what came from there
 	PacketsUnsent                              // not sent: the system was short of something
+	PacketsHeaderMissing                       // dropped: without the header that says whose it is
+	PacketsHeaderBad                           // dropped: its header is malformed
+	PacketsHeaderUntrusted                     // dropped: from an address that may not say for whom it speaks
+	PacketsHeaderOther                         // dropped: its header names another client than the association of its sender began with
 	PacketsBegun                               // associations begun
 	PacketsRestarted                           // associations ended by their client's new one
 
@@ -33,7 +37,7 @@ const (
 var packetCountNames = [packetCounts]string{
 	"received", "not_dtls", "no_association", "unknown_cid", "bad_cookie", "verify_sent", "verify_unsent", "bad_fragments",
 	"half_open_evicted", "refused", "over_handshakes", "over_associations", "over_backlog", "queue_full", "too_large", "over_credit",
-	"unsent", "begun", "restarted",
+	"unsent", "proxy_header_missing", "proxy_header_bad", "proxy_untrusted", "proxy_other_client", "begun", "restarted",
 }
 
 func (k PacketCount) String() string { return packetCountNames[k] }

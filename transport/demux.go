@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"sallyport/flow"
 	"sallyport/wire"
 )
 
@@ -44,114 +45,140 @@ func (r *reader) run() {
 			continue
 		}
 		r.a.counts[PacketsReceived].Add(uint64(n))
-		now := time.Now()
+		now, header := time.Now(), r.a.headers()
 		for i := range n {
-			k := key{r.batch.from(i), r.batch.to(i)}
-			if !k.local.IsValid() {
-				k.local = r.a.host
-			}
-			r.take(now, k, r.batch.payload(i))
+			r.datagram(now, header, key{client: r.batch.from(i), local: r.batch.to(i)}, r.batch.payload(i))
 		}
 	}
 }
 
-func (r *reader) take(now time.Time, k key, p []byte) {
+func (r *reader) datagram(now time.Time, header flow.Header, k key, p []byte) {
+	if !k.local.IsValid() {
+		k.local = r.a.host
+	}
+	from := sender{key: k}
+	if header != nil {
+		var refused flow.Reason
+		if from.who, p, refused = header(k.client, p); refused != "" {
+			r.a.counts.add(headerCounts[refused])
+			return
+		}
+	}
+	r.take(now, &from, p)
+}
+
+func (r *reader) take(now time.Time, from *sender, p []byte) {
 	if r.a.dtls {
-		r.record(now, k, p)
+		r.record(now, from, p)
 	} else {
-		r.plain(now, k, p)
+		r.plain(now, from, p)
 	}
 }
 
 // back gives p to the process that had the socket before, which has whose it is.
-func (r *reader) back(k key, p []byte) {
-	if before := r.a.before.Load(); before == nil || !before.give(k, p) {
+func (r *reader) back(from *sender, p []byte) {
+	if before := r.a.before.Load(); before == nil || !before.give(from, p) {
 		r.a.counts.add(PacketsQueueFull)
 	}
 }
 
-func (r *reader) plain(now time.Time, k key, p []byte) {
-	switch c := r.a.place(k).now; {
+// headerCounts are how datagrams count that are dropped for their header.
+var headerCounts = map[flow.Reason]PacketCount{
+	flow.ProxyUntrusted: PacketsHeaderUntrusted, flow.ProxyHeaderMissing: PacketsHeaderMissing, flow.ProxyHeaderBad: PacketsHeaderBad,
+}
+
+func (r *reader) plain(now time.Time, from *sender, p []byte) {
+	switch c := r.a.place(from).now; {
+	case c != nil && from.who.Client.IsValid() && c.who.Client != from.who.Client:
+		// Another client's, to whom the proxy gives the port anew; or this one's own
+		// words, which a proxy has passed on that puts no header ahead of them.
+		r.a.counts.add(PacketsHeaderOther)
 	case c != nil:
-		c.deliver(p, k.client)
-	case r.a.before.Load().has(k):
-		r.back(k, p)
-	case k.client.Port() == 0: // no answer could get there
+		c.deliver(p, from.client)
+	case r.a.before.Load().has(from):
+		r.back(from, p)
+	case from.client.Port() == 0: // no answer could get there
 		r.a.counts.add(PacketsNoAssociation)
-	case r.a.judge(k.client, netip.AddrPortFrom(k.local, r.a.port), nil) == Refuse:
+	case from.who.Missing:
+		r.a.counts.add(PacketsHeaderMissing)
+	case r.judge(from, nil) == Refuse:
 		r.a.counts.add(PacketsRefused)
 	default:
-		r.a.begin(now, r.socket, k, nil, p, false)
+		r.a.begin(now, r.socket, from, nil, p, false)
 	}
 }
 
-func (a *PacketAcceptor) place(k key) place {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.at[k]
+func (r *reader) judge(from *sender, hello []byte) Verdict {
+	return r.a.judge(from.speaker(), netip.AddrPortFrom(from.local, r.a.port), hello)
 }
 
-func (r *reader) record(now time.Time, k key, p []byte) {
+func (a *PacketAcceptor) place(from *sender) place {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.placeOf(from.key, &from.who)
+}
+
+func (r *reader) record(now time.Time, from *sender, p []byte) {
 	first, _, err := wire.ReadRecord(p, r.a.cidSize)
 	switch {
 	case err != nil:
-		r.passed(k, p, PacketsNotDTLS)
+		r.passed(from, p, PacketsNotDTLS)
 		return
 	case first.Type == wire.TypeCID:
-		r.byCID(k, first.CID, p)
+		r.byCID(from, first.CID, p)
 		return
 	case first.IsClientHello():
-		r.hello(now, k, p, len(p))
+		r.hello(now, from, p, len(p))
 		return
 	}
-	at, elsewhere := r.a.place(k), r.a.before.Load().has(k)
+	at, elsewhere := r.a.place(from), r.a.before.Load().has(from)
 	if elsewhere && (at.now == nil || first.Epoch > 0) { // as below, of two
-		r.back(k, p)
+		r.back(from, p)
 	}
 	switch {
 	case at.now == nil && elsewhere:
 	case at.now == nil:
 		r.a.counts.add(PacketsNoAssociation)
 	case at.shadow == nil || at.shadow.passes: // who has proved nothing is given hellos alone
-		at.now.deliver(p, k.client)
+		at.now.deliver(p, from.client)
 	default:
 		// Two keep the address. What is not yet encrypted is of the handshake; of
 		// the rest either may be meant, and the other drops what it cannot open.
-		at.shadow.deliver(p, k.client)
+		at.shadow.deliver(p, from.client)
 		if first.Epoch > 0 {
-			at.now.deliver(p, k.client)
+			at.now.deliver(p, from.client)
 		}
 	}
 }
 
-func (r *reader) byCID(k key, cid, p []byte) {
+func (r *reader) byCID(from *sender, cid, p []byte) {
 	r.a.mu.RLock()
 	c := r.a.cids[string(cid)]
 	r.a.mu.RUnlock()
 	switch {
 	case c != nil:
-		c.deliver(p, k.client)
+		c.deliver(p, from.client)
 	case r.a.before.Load().hasCID(cid):
-		r.back(k, p)
+		r.back(from, p)
 	default:
-		r.passed(k, p, PacketsUnknownCID)
+		r.passed(from, p, PacketsUnknownCID)
 	}
 }
 
 // passed takes what only the server of an association that is passed on can read:
 // connection IDs, whose length is the server's own, most of all. Of others it is lost.
-func (r *reader) passed(k key, p []byte, lost PacketCount) {
-	at, taken := r.a.place(k), false
+func (r *reader) passed(from *sender, p []byte, lost PacketCount) {
+	at, taken := r.a.place(from), false
 	for _, c := range [...]*packetConn{at.shadow, at.now} {
 		if c != nil && c.passes {
-			c.deliver(p, k.client)
+			c.deliver(p, from.client)
 			taken = true
 		}
 	}
 	switch {
 	case taken:
-	case r.a.before.Load().has(k):
-		r.back(k, p)
+	case r.a.before.Load().has(from):
+		r.back(from, p)
 	default:
 		r.a.counts.add(lost)
 	}
@@ -159,55 +186,59 @@ func (r *reader) passed(k key, p []byte, lost PacketCount) {
 
 // hello takes a datagram that begins with a ClientHello; came is how many bytes
 // it took the client to send it.
-func (r *reader) hello(now time.Time, k key, p []byte, came int) {
+func (r *reader) hello(now time.Time, from *sender, p []byte, came int) {
+	if from.who.Missing {
+		r.a.counts.add(PacketsHeaderMissing)
+		return
+	}
 	head, err := wire.ReadHelloHead(p)
 	switch {
 	case errors.Is(err, wire.ErrMore):
-		if whole, came := r.a.waiting.feed(now, k, p); whole != nil {
-			r.hello(now, k, whole, came)
+		if whole, came := r.a.waiting.feed(now, from, p); whole != nil {
+			r.hello(now, from, whole, came)
 		}
 		return
-	case err != nil || k.client.Port() == 0:
+	case err != nil || from.client.Port() == 0:
 		r.a.counts.add(PacketsNotDTLS)
 		return
 	}
-	at, known := r.a.place(k), r.baker.knows(now, k, &head)
+	at, known := r.a.place(from), r.baker.knows(now, from, &head)
 	for _, c := range [...]*packetConn{at.shadow, at.now} {
 		if c != nil && (known || c.passes) && string(c.random[:]) == string(head.Random) { // sent again
-			c.deliver(head.Record, k.client)
+			c.deliver(head.Record, from.client)
 			return
 		}
 	}
-	if r.a.before.Load().began(k, head.Random) {
-		r.back(k, head.Record)
+	if r.a.before.Load().began(from, head.Random) {
+		r.back(from, head.Record)
 		return
 	}
 	verdict := Take
 	if !known {
-		verdict = r.a.judge(k.client, netip.AddrPortFrom(k.local, r.a.port), head.Record)
+		verdict = r.judge(from, head.Record)
 	}
 	switch {
 	case verdict == Refuse:
 		r.a.counts.add(PacketsRefused)
 	case verdict == Pass, known:
-		r.a.begin(now, r.socket, k, head.Random, head.Record, verdict == Pass)
+		r.a.begin(now, r.socket, from, head.Random, head.Record, verdict == Pass)
 	default:
 		if len(head.Cookie) > 0 {
 			r.a.counts.add(PacketsBadCookie)
 		}
-		r.verify(now, k, &head, came)
+		r.verify(now, from, &head, came)
 	}
 }
 
 // verify asks for the hello again with a cookie, by less than what came: who
 // pretends to be at another's address must gain nothing by our answer.
-func (r *reader) verify(now time.Time, k key, h *wire.HelloHead, came int) {
-	cookie := r.baker.cookie(0, now, k, h)
+func (r *reader) verify(now time.Time, from *sender, h *wire.HelloHead, came int) {
+	cookie := r.baker.cookie(0, now, from, h)
 	r.answer = wire.AppendHelloVerifyRequest(r.answer[:0], h.RecordSeq, h.MessageSeq, cookie)
 	if len(r.answer) > came {
 		return
 	}
-	if r.socket.sendNow(r.answer, answerFrom(k.local, r.socket.inet6), k.client) != nil {
+	if r.socket.sendNow(r.answer, answerFrom(from.local, r.socket.inet6), from.client) != nil {
 		r.a.counts.add(PacketsVerifyUnsent)
 		return
 	}

@@ -66,7 +66,7 @@ func listenDemux(t testing.TB, host string, o PacketOptions) *demux {
 			t.Errorf("%d bytes stand in queues", n)
 		}
 		for what, n := range map[string]int{
-			"places": len(a.at), "connection IDs": len(a.cids), "associations": a.associations.all, "handshakes": a.handshakes.all,
+			"places": len(a.at) + len(a.each), "connection IDs": len(a.cids), "associations": a.associations.all, "handshakes": a.handshakes.all,
 			"prefixes of associations": len(a.associations.each), "prefixes of handshakes": len(a.handshakes.each), "associations not accepted": len(a.backlog),
 		} {
 			if n != 0 {

@@ -32,13 +32,13 @@ type waiting struct {
 
 // feed takes a part. It gives the hello in one record once it is whole, and how
 // many bytes it came in.
-func (w *waiting) feed(now time.Time, k key, datagram []byte) (hello []byte, came int) {
+func (w *waiting) feed(now time.Time, from *sender, datagram []byte) (hello []byte, came int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.expire(now)
-	i := slices.IndexFunc(w.list, func(h *halfOpen) bool { return h.key == k })
+	i := slices.IndexFunc(w.list, func(h *halfOpen) bool { return h.key == from.key })
 	if i < 0 {
-		i = w.admit(&halfOpen{key: k, prefix: prefixOf(k.client.Addr()), born: now})
+		i = w.admit(&halfOpen{key: from.key, prefix: prefixOf(from.speaker().Addr()), born: now})
 	}
 	h := w.list[i]
 	h.came += len(datagram)

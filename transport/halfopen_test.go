@@ -27,13 +27,13 @@ func newHalf(t testing.TB, l PacketLimits) *half {
 }
 
 func from(address string) key {
-	return key{netip.MustParseAddrPort(address), netip.MustParseAddr("10.0.0.1")}
+	return key{client: netip.MustParseAddrPort(address), local: netip.MustParseAddr("10.0.0.1")}
 }
 
 func (h *half) more(k key, datagrams ...[]byte) {
 	h.Helper()
 	for _, p := range datagrams {
-		if hello, came := h.w.feed(h.now, k, p); hello != nil || came != 0 {
+		if hello, came := h.w.feed(h.now, &sender{key: k}, p); hello != nil || came != 0 {
 			h.Errorf("%v: a hello of %d bytes, too early", k.client, len(hello))
 		}
 	}
@@ -41,7 +41,7 @@ func (h *half) more(k key, datagrams ...[]byte) {
 
 func (h *half) whole(k key, datagram, want []byte, wantCame int) {
 	h.Helper()
-	hello, came := h.w.feed(h.now, k, datagram)
+	hello, came := h.w.feed(h.now, &sender{key: k}, datagram)
 	if !bytes.Equal(hello, want) || came != wantCame {
 		h.Errorf("%v: %d bytes for %d, want %d for %d", k.client, len(hello), came, len(want), wantCame)
 	}
@@ -74,7 +74,7 @@ func TestHalfOpen(t *testing.T) {
 	h := newHalf(t, PacketLimits{})
 	parts, whole := inParts(greeting(1), 0, 20, 40)
 	one, two, otherPort := from("192.0.2.1:1"), from("192.0.2.2:1"), from("192.0.2.1:2")
-	elsewhere := key{one.client, netip.MustParseAddr("10.0.0.2")}
+	elsewhere := key{client: one.client, local: netip.MustParseAddr("10.0.0.2")}
 	h.more(one, parts[0])
 	h.more(two, parts[1])
 	h.more(otherPort, parts[2])
@@ -171,10 +171,10 @@ func TestHalfOpenIsBoundedWhateverComes(t *testing.T) {
 	large := make([]byte, wire.MaxDTLSHello)
 	for range 20_000 {
 		h.now = h.now.Add(time.Duration(r.IntN(int(5 * time.Millisecond))))
-		k := key{netip.AddrPortFrom(spoofed(r.IntN(30)), uint16(1+r.IntN(4))), netip.MustParseAddr("10.0.0.1")}
+		k := key{client: netip.AddrPortFrom(spoofed(r.IntN(30)), uint16(1+r.IntN(4))), local: netip.MustParseAddr("10.0.0.1")}
 		at := r.IntN(len(large) - 1)
 		large[at] = byte(r.IntN(50) / 49) // which another part may have said otherwise
-		h.w.feed(h.now, k, helloPart(0, uint16(r.IntN(2)), large, at, min(at+1+r.IntN(1400), len(large))))
+		h.w.feed(h.now, &sender{key: k}, helloPart(0, uint16(r.IntN(2)), large, at, min(at+1+r.IntN(1400), len(large))))
 		prefixes := make(map[netip.Prefix]int)
 		for i, one := range h.w.list {
 			prefixes[one.prefix]++

@@ -22,8 +22,9 @@ type packetConn struct {
 	oob    []byte        // from which address
 	local  netip.AddrPort
 	begun  time.Time
-	random [32]byte // of the ClientHello that began it
-	passes bool     // it is passed on undecrypted, with the server's cookie
+	who    flow.Announced // by the header of the datagram that began it
+	random [32]byte       // of the ClientHello that began it
+	passes bool           // it is passed on undecrypted, with the server's cookie
 	prefix netip.Prefix
 	client atomic.Pointer[netip.AddrPort]
 	queue  queue
@@ -48,13 +49,14 @@ var (
 	_ flow.Waiter     = (*packetConn)(nil)
 )
 
-func newPacketConn(a *PacketAcceptor, s *packetSocket, k key, now time.Time) *packetConn {
+func newPacketConn(a *PacketAcceptor, s *packetSocket, from *sender, now time.Time) *packetConn {
+	client, speaker := from.client, from.speaker()
 	c := &packetConn{
-		a: a, socket: s, oob: answerFrom(k.local, s.inet6), local: netip.AddrPortFrom(k.local, a.port),
-		begun: now, prefix: prefixOf(k.client.Addr()), key: k,
+		a: a, socket: s, oob: answerFrom(from.local, s.inet6), local: netip.AddrPortFrom(from.local, a.port),
+		begun: now, who: from.who, prefix: prefixOf(speaker.Addr()), key: from.key,
 	}
-	c.client.Store(&k.client)
-	c.credit.home = k.client
+	c.client.Store(&client)
+	c.credit.home = client
 	c.queue.some.L = &c.queue.mu
 	return c
 }
@@ -277,7 +279,7 @@ func (c *packetConn) Moved(to netip.AddrPort) {
 	c.key.client = to
 	if _, taken := c.a.at[c.key]; !taken {
 		c.a.at[c.key] = place{now: c}
-		c.a.placed(c.key)
+		c.a.placed(sender{c.key, c.who})
 	}
 }
 

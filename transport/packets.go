@@ -25,7 +25,12 @@ type PacketOptions struct {
 	// of binding. Nothing is read before [PacketAcceptor.Begin].
 	Inherited []*os.File
 
-	// Judge is asked before anything is kept of a client; nil takes all. hello is
+	// Headers gives what takes off a datagram what its sender says ahead of it of
+	// whose it is, or nil while nothing stands there; a nil Headers always does. It is asked now and then.
+	Headers func() flow.Header
+
+	// Judge is asked before anything is kept of a client, whom a header may name; nil
+	// takes all. local is where the datagram came to. hello is
 	// the datagram with its ClientHello, which brings no cookie of ours; nil
 	// without DTLS. It must not block, nor keep hello, and readers call it side by side.
 	Judge func(client, local netip.AddrPort, hello []byte) Verdict
@@ -50,6 +55,7 @@ type PacketAcceptor struct {
 	dtls     bool
 	cidSize  int
 	limits   PacketLimits
+	headers  func() flow.Header
 	judge    func(client, local netip.AddrPort, hello []byte) Verdict
 	addr     net.Addr
 	port     uint16
@@ -66,6 +72,7 @@ type PacketAcceptor struct {
 
 	mu           sync.RWMutex
 	at           map[key]place
+	each         map[spokenFor]place // those that have an association of their own by their header
 	cids         map[string]*packetConn
 	associations tally
 	handshakes   tally
@@ -88,6 +95,38 @@ type key struct {
 	local  netip.Addr
 }
 
+// sender is where a datagram came from, and for whom it is said to speak.
+type sender struct {
+	key
+	who flow.Announced
+}
+
+// spokenFor is one client of several for whom an address speaks.
+type spokenFor struct {
+	key
+	named netip.AddrPort
+}
+
+func (s spokenFor) sender() *sender {
+	return &sender{key: s.key, who: flow.Announced{Client: s.named, Each: true}}
+}
+
+// spokenFor is by what an association is found in another process.
+func (s *sender) spokenFor() spokenFor {
+	if s.who.Each {
+		return spokenFor{s.key, s.who.Client}
+	}
+	return spokenFor{key: s.key}
+}
+
+// speaker is whose datagram it is.
+func (s *sender) speaker() netip.AddrPort {
+	if s.who.Client.IsValid() {
+		return s.who.Client
+	}
+	return s.client
+}
+
 // place is the association of an address, and beside it the one that the client
 // has begun anew, until that has finished its handshake.
 type place struct{ now, shadow *packetConn }
@@ -107,13 +146,16 @@ func ListenPackets(ctx context.Context, listener string, w Where, o PacketOption
 		o.CIDLength = 8
 	}
 	l := o.Limits.withDefaults()
+	if o.Headers == nil {
+		o.Headers = func() flow.Header { return nil }
+	}
 	if o.Judge == nil {
 		o.Judge = func(netip.AddrPort, netip.AddrPort, []byte) Verdict { return Take }
 	}
 	a := &PacketAcceptor{
-		listener: listener, dtls: o.DTLS, cidSize: o.CIDLength, limits: l, judge: o.Judge,
+		listener: listener, dtls: o.DTLS, cidSize: o.CIDLength, limits: l, headers: o.Headers, judge: o.Judge,
 		backlog: make(chan *packetConn, backlogSize), closed: make(chan struct{}),
-		at: make(map[key]place), cids: make(map[string]*packetConn),
+		at: make(map[key]place), each: make(map[spokenFor]place), cids: make(map[string]*packetConn),
 		associations: newTally(l.Associations, l.PerPrefix), handshakes: newTally(l.Handshakes, l.HandshakesPrefix),
 		strangers: newTally(l.Strangers, l.HandshakesPrefix),
 	}
@@ -156,7 +198,8 @@ func (a *PacketAcceptor) Live() (associations, handshakes int) {
 	return a.associations.all, a.handshakes.all + a.strangers.all
 }
 
-// Accept gives the next association, with Start and Origin filled. With DTLS the
+// Accept gives the next association, with Start and Origin filled, and in Asked whom
+// a header names: by it the association was found. With DTLS the
 // first datagram that its connection reads is a whole ClientHello in one record,
 // whose cookie was ours, unless the connection is unproven. After Close it gives [net.ErrClosed].
 func (a *PacketAcceptor) Accept(ctx context.Context) (*flow.Flow, flow.Conn, error) {
@@ -170,7 +213,7 @@ func (a *PacketAcceptor) Accept(ctx context.Context) (*flow.Flow, flow.Conn, err
 	case c := <-a.backlog:
 		return &flow.Flow{Start: c.begun, Origin: flow.Origin{
 			Listener: a.listener, Transport: flow.Datagram, Client: *c.client.Load(), Local: c.local,
-		}}, c, nil
+		}, Asked: flow.Asked{Client: c.who.Client, Local: c.who.Local}}, c, nil
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
 	case <-closed:
@@ -257,11 +300,11 @@ func (a *PacketAcceptor) closeSockets() error {
 // begin makes an association of the datagram that began it. random is that of
 // its ClientHello, and unproven says that no cookie of ours came with it. Where a
 // bound is reached there is none.
-func (a *PacketAcceptor) begin(now time.Time, s *packetSocket, k key, random, datagram []byte, unproven bool) {
-	c := newPacketConn(a, s, k, now)
+func (a *PacketAcceptor) begin(now time.Time, s *packetSocket, from *sender, random, datagram []byte, unproven bool) {
+	c := newPacketConn(a, s, from, now)
 	copy(c.random[:], random)
 	c.passes, c.unproven = unproven, unproven
-	c.deliver(datagram, k.client)
+	c.deliver(datagram, from.client)
 
 	a.mu.Lock()
 	old, ok := a.enter(c)
@@ -277,7 +320,7 @@ func (a *PacketAcceptor) begin(now time.Time, s *packetSocket, k key, random, da
 // enter gives c its place, if there is one left for it, and what it takes the
 // place of. mu is held.
 func (a *PacketAcceptor) enter(c *packetConn) (old *packetConn, ok bool) {
-	p := a.at[c.key]
+	p := a.placeOf(c.key, &c.who)
 	switch {
 	case a.closing || !a.dtls && p.now != nil: // another reader was first
 		return nil, false
@@ -311,7 +354,7 @@ func (a *PacketAcceptor) enter(c *packetConn) (old *packetConn, ok bool) {
 	} else {
 		p.shadow = c
 	}
-	a.at[c.key] = p
+	a.setPlace(c, p)
 	return old, true
 }
 
@@ -335,8 +378,8 @@ func (a *PacketAcceptor) forget(c *packetConn) {
 
 // vacate frees c's place. Where it was an old association's, the client's new one moves up.
 func (a *PacketAcceptor) vacate(c *packetConn) {
-	p := a.at[c.key]
-	defer a.placed(c.key)
+	p := a.placeOf(c.key, &c.who)
+	defer a.placed(sender{c.key, c.who})
 	switch c {
 	case p.now:
 		p.now, p.shadow = p.shadow, nil
@@ -345,11 +388,29 @@ func (a *PacketAcceptor) vacate(c *packetConn) {
 	default:
 		return
 	}
-	if p.now == nil {
-		delete(a.at, c.key)
-		return
+	a.setPlace(c, p)
+}
+
+// placeOf is who takes what comes from k in the name of who. mu is held.
+func (a *PacketAcceptor) placeOf(k key, who *flow.Announced) place {
+	if who.Each {
+		return a.each[spokenFor{k, who.Client}]
 	}
-	a.at[c.key] = p
+	return a.at[k]
+}
+
+// setPlace has p be c's place. mu is held.
+func (a *PacketAcceptor) setPlace(c *packetConn, p place) {
+	switch named := (spokenFor{c.key, c.who.Client}); {
+	case c.who.Each && p.now == nil:
+		delete(a.each, named)
+	case c.who.Each:
+		a.each[named] = p
+	case p.now == nil:
+		delete(a.at, c.key)
+	default:
+		a.at[c.key] = p
+	}
 }
 
 // pending is the tally in which c's handshake stands.

@@ -272,7 +272,7 @@ func TestOneAssociationAClient(t *testing.T) {
 func TestNothingBeginsFromPortZero(t *testing.T) {
 	plain := listenDemux(t, "127.0.0.1", PacketOptions{Sockets: 1})
 	secured := listenDTLS(t, 1, PacketLimits{})
-	from := key{netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddr("127.0.0.1")}
+	from := &sender{key: key{client: netip.MustParseAddrPort("127.0.0.1:0"), local: netip.MustParseAddr("127.0.0.1")}}
 	newReader(plain.a, plain.a.sockets[0]).plain(time.Now(), from, []byte("x"))
 	newReader(secured.a, secured.a.sockets[0]).record(time.Now(), from, greeting(1))
 	plain.wantCounts(map[PacketCount]uint64{PacketsNoAssociation: 1})

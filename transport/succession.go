@@ -26,12 +26,12 @@ import (
 const (
 	// Of the successor.
 	sayTaken  = 'T' // it has bound the sockets, and will read them
-	sayPacket = 'P' // key, datagram
+	sayPacket = 'P' // sender, datagram
 
 	// Of the predecessor, which has ceased to read.
 	saySecrets = 'S' // what its cookies were made with: clients bring them still
-	sayHere    = 'H' // key, random of the latest ClientHello: an association is there
-	sayGone    = 'G' // key: none is there any more
+	sayHere    = 'H' // sender, random of the latest ClientHello: an association is there
+	sayGone    = 'G' // sender: none is there any more
 	sayCID     = 'I' // connection ID of an association
 	sayCIDGone = 'J' // connection ID, which is nobody's any more
 	sayAll     = 'A' // so much for what there was at the start
@@ -40,23 +40,56 @@ const (
 // handoverWithin bounds how long a successor waits to be told what is not its own.
 const handoverWithin = 5 * time.Second
 
-const keySize = 16 + 4 + 2 + 16
+const (
+	addrSize   = 16 + 4 + 2
+	senderSize = addrSize + 16 + addrSize + 1
+)
 
-func appendKey(b []byte, k key) []byte {
-	client, local := k.client.Addr().As16(), k.local.As16()
-	b = append(b, client[:]...)
-	b = binary.BigEndian.AppendUint32(b, zoneNumber(k.client.Addr().Zone()))
-	b = binary.BigEndian.AppendUint16(b, k.client.Port())
-	return append(b, local[:]...)
+// Bits of a sender's last byte.
+const (
+	saysNamed = 1 << iota // a header names a client
+	saysMissing
+	saysEach
+)
+
+func appendSender(b []byte, from *sender) []byte {
+	local, says := from.local.As16(), byte(0)
+	if from.who.Client.IsValid() {
+		says |= saysNamed
+	}
+	if from.who.Missing {
+		says |= saysMissing
+	}
+	if from.who.Each {
+		says |= saysEach
+	}
+	b = append(appendZoned(b, from.client), local[:]...)
+	return append(appendZoned(b, from.who.Client), says)
 }
 
-// readKey wants keySize bytes at least.
-func readKey(b []byte) key {
-	client, local := netip.AddrFrom16([16]byte(b)).Unmap(), netip.AddrFrom16([16]byte(b[22:])).Unmap()
-	if zone := binary.BigEndian.Uint32(b[16:]); zone != 0 {
-		client = client.WithZone(strconv.Itoa(int(zone)))
+func appendZoned(b []byte, a netip.AddrPort) []byte {
+	ip := a.Addr().As16()
+	b = binary.BigEndian.AppendUint32(append(b, ip[:]...), zoneNumber(a.Addr().Zone()))
+	return binary.BigEndian.AppendUint16(b, a.Port())
+}
+
+// readSender wants senderSize bytes at least.
+func readSender(b []byte) *sender {
+	says := b[senderSize-1]
+	from := &sender{key: key{readZoned(b), netip.AddrFrom16([16]byte(b[addrSize:])).Unmap()}}
+	from.who.Missing, from.who.Each = says&saysMissing != 0, says&saysEach != 0
+	if says&saysNamed != 0 {
+		from.who.Client = readZoned(b[addrSize+16:])
 	}
-	return key{netip.AddrPortFrom(client, binary.BigEndian.Uint16(b[20:])), local}
+	return from
+}
+
+func readZoned(b []byte) netip.AddrPort {
+	ip := netip.AddrFrom16([16]byte(b)).Unmap()
+	if zone := binary.BigEndian.Uint32(b[16:]); zone != 0 {
+		ip = ip.WithZone(strconv.Itoa(int(zone)))
+	}
+	return netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[20:]))
 }
 
 // messages gives a socket of a pair that keeps messages apart, and the other as a file.
@@ -132,7 +165,10 @@ func (a *PacketAcceptor) Leave() error {
 	a.mu.Lock()
 	s.say(saySecrets, a.cookies.export(time.Now()))
 	for k := range a.at {
-		s.say(sayHere, a.here(k))
+		s.say(sayHere, a.here(&sender{key: k}))
+	}
+	for k := range a.each {
+		s.say(sayHere, a.here(k.sender()))
 	}
 	for id := range a.cids {
 		s.say(sayCID, []byte(id))
@@ -161,13 +197,13 @@ func taken(c *net.UnixConn) bool {
 // givenBack takes what the successor reads of ours.
 func (a *PacketAcceptor) givenBack(s *successor) {
 	r := &reader{a: a, socket: a.sockets[0], baker: baker{jar: &a.cookies}}
-	for buf := make([]byte, 1+keySize+packetMax); ; {
+	for buf := make([]byte, 1+senderSize+packetMax); ; {
 		n, err := s.c.Read(buf)
 		if err != nil {
 			break
 		}
-		if n > keySize && buf[0] == sayPacket {
-			r.take(time.Now(), readKey(buf[1:]), buf[1+keySize:n])
+		if n > senderSize && buf[0] == sayPacket {
+			r.take(time.Now(), readSender(buf[1:]), buf[1+senderSize:n])
 		}
 	}
 	s.close()
@@ -175,6 +211,9 @@ func (a *PacketAcceptor) givenBack(s *successor) {
 	var all []*packetConn
 	for _, p := range a.at {
 		all = append(all, p.now, p.shadow)
+	}
+	for _, p := range a.each {
+		all = append(all, p.now)
 	}
 	for _, c := range a.cids {
 		all = append(all, c)
@@ -187,24 +226,24 @@ func (a *PacketAcceptor) givenBack(s *successor) {
 	}
 }
 
-// here is what a successor is to know of k, where an association is.
-func (a *PacketAcceptor) here(k key) []byte {
-	p := a.at[k]
+// here is what a successor is to know of whom an association takes.
+func (a *PacketAcceptor) here(from *sender) []byte {
+	p := a.placeOf(from.key, &from.who)
 	latest := p.now
 	if p.shadow != nil {
 		latest = p.shadow
 	}
-	return append(appendKey(nil, k), latest.random[:]...)
+	return append(appendSender(nil, from), latest.random[:]...)
 }
 
-// placed tells a successor what has become of k. mu is held.
-func (a *PacketAcceptor) placed(k key) {
-	switch _, there := a.at[k]; {
+// placed tells a successor what has become of a place. mu is held.
+func (a *PacketAcceptor) placed(from sender) {
+	switch {
 	case a.successor == nil:
-	case there:
-		a.successor.say(sayHere, a.here(k))
+	case a.placeOf(from.key, &from.who).now != nil:
+		a.successor.say(sayHere, a.here(&from))
 	default:
-		a.successor.say(sayGone, appendKey(nil, k))
+		a.successor.say(sayGone, appendSender(nil, &from))
 	}
 }
 
@@ -300,7 +339,7 @@ func (a *PacketAcceptor) inherit(files []*os.File) error {
 		return err
 	}
 	a.inherited = true
-	a.before.Store(&predecessor{c: u, raw: raw, at: map[key][32]byte{}, cids: map[string]bool{}})
+	a.before.Store(&predecessor{c: u, raw: raw, at: map[spokenFor][32]byte{}, cids: map[string]bool{}})
 	return nil
 }
 
@@ -331,7 +370,7 @@ type predecessor struct {
 	raw syscall.RawConn
 
 	mu   sync.RWMutex
-	at   map[key][32]byte // where it has an association, by whose ClientHello
+	at   map[spokenFor][32]byte // where it has an association, by whose ClientHello
 	cids map[string]bool
 }
 
@@ -360,10 +399,10 @@ func (p *predecessor) note(kind byte, m []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case kind == sayHere && len(m) == keySize+32:
-		p.at[readKey(m)] = [32]byte(m[keySize:])
-	case kind == sayGone && len(m) == keySize:
-		delete(p.at, readKey(m))
+	case kind == sayHere && len(m) == senderSize+32:
+		p.at[readSender(m).spokenFor()] = [32]byte(m[senderSize:])
+	case kind == sayGone && len(m) == senderSize:
+		delete(p.at, readSender(m).spokenFor())
 	case kind == sayCID:
 		p.cids[string(m)] = true
 	case kind == sayCIDGone:
@@ -371,25 +410,25 @@ func (p *predecessor) note(kind byte, m []byte) {
 	}
 }
 
-// has says whether it has an association of k.
-func (p *predecessor) has(k key) bool {
+// has says whether it has an association that takes what comes from there.
+func (p *predecessor) has(from *sender) bool {
 	if p == nil {
 		return false
 	}
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	_, ok := p.at[k]
+	_, ok := p.at[from.spokenFor()]
 	return ok
 }
 
 // began says whether it has one that began with the ClientHello of that random.
-func (p *predecessor) began(k key, random []byte) bool {
+func (p *predecessor) began(from *sender, random []byte) bool {
 	if p == nil {
 		return false
 	}
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	r, ok := p.at[k]
+	r, ok := p.at[from.spokenFor()]
 	return ok && string(r[:]) == string(random)
 }
 
@@ -403,8 +442,8 @@ func (p *predecessor) hasCID(id []byte) bool {
 }
 
 // give gives a datagram back, if it can be taken at once.
-func (p *predecessor) give(k key, datagram []byte) (taken bool) {
-	head := appendKey(append(make([]byte, 0, 1+keySize), sayPacket), k)
+func (p *predecessor) give(from *sender, datagram []byte) (taken bool) {
+	head := appendSender(append(make([]byte, 0, 1+senderSize), sayPacket), from)
 	err := p.raw.Control(func(fd uintptr) {
 		_, e := unix.SendmsgBuffers(int(fd), [][]byte{head, datagram}, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		taken = e == nil

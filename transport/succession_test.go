@@ -55,7 +55,7 @@ func TestSuccessionOfPlainDatagrams(t *testing.T) {
 
 		// Whose association has ended there begins one here.
 		theirs[0].Close()
-		await(t, "the successor is told of its end", func() bool { return !next.a.before.Load().has(theirs[0].key) })
+		await(t, "the successor is told of its end", func() bool { return !next.a.before.Load().has(&sender{key: theirs[0].key}) })
 		old[0].send([]byte("anew"))
 		f, s := next.accept()
 		wantRead(t, s, "anew")
@@ -118,11 +118,11 @@ func TestSuccessionOfDTLS(t *testing.T) {
 		}
 		await(t, "the new connection ID", func() bool { return next.a.before.Load().hasCID([]byte("abcdefgh")) })
 		n.Moved(elsewhere.addr())
-		await(t, "the new address", func() bool { return next.a.before.Load().has(key{elsewhere.addr(), n.key.local}) })
+		await(t, "the new address", func() bool { return next.a.before.Load().has(&sender{key: key{elsewhere.addr(), n.key.local}}) })
 		n.Close()
 		await(t, "its end", func() bool {
 			b := next.a.before.Load()
-			return !b.hasCID([]byte("12345678")) && !b.has(key{elsewhere.addr(), n.key.local})
+			return !b.hasCID([]byte("12345678")) && !b.has(&sender{key: key{elsewhere.addr(), n.key.local}})
 		})
 	})
 }
@@ -162,15 +162,18 @@ func TestSocketsOfferedInVain(t *testing.T) {
 	await(t, "its end", d.a.Ended)
 }
 
-func TestKeysAreCarried(t *testing.T) {
+func TestSendersAreCarried(t *testing.T) {
 	for _, k := range []key{
 		{netip.MustParseAddrPort("192.0.2.7:1"), netip.MustParseAddr("0.0.0.0")},
 		{netip.MustParseAddrPort("[2001:db8::1]:65535"), netip.MustParseAddr("::")},
 		{netip.MustParseAddrPort("[fe80::1%4294967295]:5684"), netip.MustParseAddr("fe80::2")},
 	} {
-		b := appendKey(nil, k)
-		if got := readKey(b); len(b) != keySize || got != k {
-			t.Errorf("%v becomes %v, by %d bytes", k, got, len(b))
+		for _, who := range []flow.Announced{{}, {Missing: true}, {Each: true}, {Client: k.client}, {Client: letter('a'), Each: true}} {
+			from := sender{k, who}
+			b := appendSender(nil, &from)
+			if got := readSender(b); len(b) != senderSize || *got != from {
+				t.Errorf("%v becomes %v, by %d bytes", from, got, len(b))
+			}
 		}
 	}
 }

@@ -87,7 +87,11 @@ func accepted(c *config.Listener) string {
 	if len(c.ECH) > 0 {
 		text += "; encrypted ClientHellos (ECH) are opened"
 	}
-	if c.ProxyProtocol != "" && c.ProxyProtocol != "off" {
+	switch c.ProxyProtocol {
+	case config.ProxyOff:
+	case config.ProxyEach:
+		text += "; a PROXY header from a trusted address goes before each of them"
+	default:
 		text += fmt.Sprintf("; a PROXY header from a trusted address goes before it (%s)", c.ProxyProtocol)
 	}
 	return text
@@ -113,6 +117,9 @@ func (s Subject) route(w *writer, c *config.Listener, r *config.Route, line buil
 	for i := range r.Pool.Servers {
 		to := &r.Pool.Servers[i].To
 		s.server(w, r, to)
+		if to.ProxyProtocol != config.ProxyNone {
+			w.line(2, "server %s: a PROXY header says who the client is (%s)", to.Addr, to.ProxyProtocol)
+		}
 		if i == 0 || !reflect.DeepEqual(to.TLS, r.Pool.Servers[i-1].TLS) {
 			s.towards(w, r, to)
 		}
