@@ -1,7 +1,7 @@
 # make demo shows what it does; make test is everything that has to pass.
 GO ?= go
 FUZZ_SECONDS ?= 30
-SOAK ?= 30m
+SOAK ?= 10m
 
 .PHONY: release reproducible deb sbom vuln kill bench soak build demo test check deps fuzz loss faults docs
 
@@ -57,7 +57,7 @@ bench: build
 	@scripts/deps bench
 	$(GO) run ./bench -rows '$(ROWS)' $(if $(ROWS),,-o doc/benchmarks.md)
 
-# All kinds of work at once for half an hour, and nothing may be left of it: make soak SOAK=3m.
+# All kinds of work at once with faults at random for ten minutes, and nothing may be left of it: make soak SOAK=4h.
 soak: build
 	$(GO) run ./bench soak -for $(SOAK)
 

@@ -6,8 +6,8 @@
 // where time by the clock does not. The rounds of all peers are interleaved, and
 // medians are shown with their spread.
 //
-// `bench soak -for 30m` (make soak) measures nothing beside others: it runs all
-// kinds of work at once through sallyport, and fails where that leaves memory,
+// `bench soak -for 10m` (make soak) measures nothing beside others: it runs all
+// kinds of work at once through sallyport with faults at random, and fails where that leaves memory,
 // descriptors or goroutines behind, or changes a byte.
 package main
 

@@ -14,17 +14,18 @@ import (
 
 // A soak runs everything at once through one sallyport for a given time, and
 // fails where that leaves memory, descriptors or goroutines behind, or where a
-// single byte came out other than it went in.
+// single byte came out other than it went in. Faults come at random meanwhile.
 
 const (
-	soakSample = 2 * time.Second
-	soakWarm   = time.Minute      // pools, tickets and the collector find their level
-	soakSettle = 15 * time.Second // after the load: what lingers ends, the collector tidies up
+	soakSample   = 2 * time.Second
+	soakWarm     = time.Minute      // pools, tickets and the collector find their level
+	soakPatience = 20 * time.Second // of a client that is to be told something within a second
+	soakSettle   = 15 * time.Second // after the load: what lingers ends, the collector tidies up
 )
 
 func soakCommand(args []string) error {
 	flags := flag.NewFlagSet("soak", flag.ExitOnError)
-	lasts := flags.Duration("for", 30*time.Minute, "how long")
+	lasts := flags.Duration("for", 10*time.Minute, "how long")
 	bin := flags.String("sallyport", "bin/sallyport", "the program")
 	_ = flags.Parse(args) // it exits
 	dir, err := os.MkdirTemp("", "sallyport-soak-")
@@ -41,22 +42,23 @@ func soakCommand(args []string) error {
 }
 
 func (b *bench) soak(lasts time.Duration) error {
-	want, err := b.freshGoroutines()
+	g, err := b.prepareGround()
 	if err != nil {
 		return err
 	}
-	p, err := b.start(peers[0], job{pattern: "offload", cert: b.ecdsa, to: b.plain.addr})
+	defer g.close()
+	want, err := b.freshGoroutines(g)
+	if err != nil {
+		return err
+	}
+	p, err := b.start(g.peer(), job{pattern: "offload"})
 	if err != nil {
 		return err
 	}
 	defer p.stop()
-	l := &load{
-		full:    b.clientFor(row{client: groups(tls.X25519, tls.X25519MLKEM768)}, p),
-		resumed: b.clientFor(row{client: resuming}, p),
-		reload:  func() error { return p.cmd.Process.Signal(p.peer.reload) },
-	}
-	if err := handshakes(l.full, 8); err != nil {
-		return err
+	l := b.loadOn(g, p)
+	if err := l.once(); err != nil {
+		return fmt.Errorf("%w\n%s", err, p.log)
 	}
 	w := &watch{pid: p.cmd.Process.Pid}
 	rest, err := w.settle()
@@ -93,16 +95,44 @@ func (b *bench) soak(lasts time.Duration) error {
 	return v.err()
 }
 
+// loadOn is the load for a program that runs on g.
+func (b *bench) loadOn(g *ground, p *proxy) *load {
+	at := func(addr string, r row) *client { return b.clientFor(r, &proxy{addr: addr}) }
+	datagrams := &proxy{addr: g.dtls, job: job{pattern: "dtls"}}
+	l := &load{
+		full:      at(p.addr, row{client: groups(tls.X25519, tls.X25519MLKEM768)}),
+		resumed:   at(p.addr, row{client: resuming}),
+		bridge:    at(g.bridge, row{client: groups(tls.X25519)}),
+		associate: func(i int) (*association, error) { return b.associate(datagrams, i) },
+		faults:    func(ctx context.Context) error { return g.faults(ctx, p) },
+		ground:    g,
+	}
+	for _, addr := range g.bad {
+		c := at(addr, row{client: groups(tls.X25519)})
+		c.patience = soakPatience
+		l.bad = append(l.bad, c)
+	}
+	return l
+}
+
+// once does a little of what leaves something that lasts, which a first time may.
+func (l *load) once() error {
+	err := errors.Join(handshakes(l.full, 8), handshakes(l.bridge, 8), l.talk(0))
+	for i := range l.bad {
+		err = errors.Join(err, l.refuse(i))
+	}
+	return err
+}
+
 // freshGoroutines is how many goroutines a sallyport has that serves nothing any more.
-func (b *bench) freshGoroutines() (int, error) {
-	p, err := b.start(peers[0], job{pattern: "offload", cert: b.ecdsa, to: b.plain.addr})
+func (b *bench) freshGoroutines(g *ground) (int, error) {
+	p, err := b.start(g.peer(), job{pattern: "offload"})
 	if err != nil {
 		return 0, err
 	}
 	defer p.stop()
-	c := b.clientFor(row{client: groups(tls.X25519)}, p)
-	if err := handshakes(c, 8); err != nil {
-		return 0, err
+	if err := b.loadOn(g, p).once(); err != nil {
+		return 0, fmt.Errorf("%w\n%s", err, p.log)
 	}
 	time.Sleep(soakSettle)
 	return p.goroutines()

@@ -20,20 +20,25 @@ const (
 	soakIdle  = 400     // connections that do nothing
 	soakTurn  = 20      // of them replaced at a time
 	soakEchos = 200     // rounds of one connection
-	soakAnew  = 5 * time.Second
+	soakTalk  = 20      // datagrams of one association
 )
 
 // load is all kinds of work at once, and how much of each was done.
 type load struct {
-	full, resumed *client
-	reload        func() error
+	full, resumed, bridge *client
+	bad                   []*client // whose servers do not serve
+	associate             func(i int) (*association, error)
+	faults                func(context.Context) error
+	ground                *ground
 
-	handshakes, resumptions, swaps, echoes, aborted, idled, reloaded atomic.Int64
+	handshakes, resumptions, swaps, echoes, aborted, idled, refused, talks, lost atomic.Int64
 }
 
 func (l *load) String() string {
-	return fmt.Sprintf("%d full handshakes, %d with a ticket, %.1f GiB there and back, %d echoes, %d aborted, %d idle connections replaced, %d reloads",
-		l.handshakes.Load(), l.resumptions.Load(), float64(l.swaps.Load())*soakSwap/(1<<30), l.echoes.Load(), l.aborted.Load(), l.idled.Load(), l.reloaded.Load())
+	return fmt.Sprintf("%d full handshakes, %d with a ticket, %.1f GiB there and back, %d echoes, %d aborted, %d idle connections replaced, %d DTLS associations (%d datagrams lost); "+
+		"%d connections to servers that refuse, do not answer or say nothing, a server stopped %d times, %d certificates, %d reloads",
+		l.handshakes.Load(), l.resumptions.Load(), float64(l.swaps.Load())*soakSwap/(1<<30), l.echoes.Load(), l.aborted.Load(), l.idled.Load(), l.talks.Load(), l.lost.Load(),
+		l.refused.Load(), l.ground.stops.Load(), l.ground.rotations.Load(), l.ground.reloaded.Load())
 }
 
 // run works until ctx ends, and gives the first error that is none of the load's
@@ -46,7 +51,7 @@ func (l *load) run(ctx context.Context) error {
 		workers int
 		work    func(turn int) error
 	}{
-		{8, l.handshake}, {4, l.resume}, {2, l.swap}, {4, l.echo}, {2, l.abort},
+		{8, l.handshake}, {4, l.resume}, {2, l.swap(l.full)}, {2, l.swap(l.bridge)}, {4, l.echo}, {2, l.abort}, {2, l.talk}, {3, l.refuse},
 	} {
 		for range kind.workers {
 			workers.Go(func() {
@@ -58,7 +63,7 @@ func (l *load) run(ctx context.Context) error {
 			})
 		}
 	}
-	for _, alone := range []func(context.Context) error{l.idle, l.renew} {
+	for _, alone := range []func(context.Context) error{l.idle, l.faults} {
 		workers.Go(func() {
 			if err := alone(ctx); err != nil {
 				stop(err)
@@ -83,8 +88,18 @@ func (l *load) resume(int) error {
 }
 
 // swap sends random bytes, takes them back at the same time, and compares hashes.
-func (l *load) swap(int) error {
-	conn, err := l.full.dial()
+func (l *load) swap(c *client) func(int) error {
+	return func(int) error {
+		if err := swapOnce(c); err != nil {
+			return err
+		}
+		l.swaps.Add(1)
+		return nil
+	}
+}
+
+func swapOnce(c *client) error {
+	conn, err := c.dial()
 	if err != nil {
 		return err
 	}
@@ -108,7 +123,38 @@ func (l *load) swap(int) error {
 	if !bytes.Equal(sent.Sum(nil), got.Sum(nil)) {
 		return fmt.Errorf("of %d bytes others came back than were sent", soakSwap)
 	}
-	l.swaps.Add(1)
+	return nil
+}
+
+// talk bounces datagrams over an association of its own.
+func (l *load) talk(turn int) error {
+	a, err := l.associate(turn)
+	if err != nil {
+		return fmt.Errorf("a DTLS handshake: %w", err)
+	}
+	defer a.close()
+	for range soakTalk {
+		lost, err := a.bounce(200)
+		if err != nil {
+			return err
+		}
+		l.lost.Add(int64(lost))
+	}
+	l.talks.Add(1)
+	return nil
+}
+
+// refuse wants a client to be told, in time, that there is no server.
+func (l *load) refuse(turn int) error {
+	conn, err := l.bad[turn%len(l.bad)].dial()
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1))
+		closing(conn)
+	}
+	if late := net.Error(nil); err == nil || errors.As(err, &late) && late.Timeout() {
+		return fmt.Errorf("a client whose server does not serve, at %s, was not told: %v", l.bad[turn%len(l.bad)].addr, err)
+	}
+	l.refused.Add(1)
 	return nil
 }
 
@@ -177,23 +223,6 @@ func (l *load) idle(ctx context.Context) error {
 			return nil
 		}
 		turn = conns[next : next+soakTurn]
-	}
-}
-
-// renew has everything read again, now and then.
-func (l *load) renew(ctx context.Context) error {
-	tick := time.NewTicker(soakAnew)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-		if err := l.reload(); err != nil {
-			return err
-		}
-		l.reloaded.Add(1)
 	}
 }
 
