@@ -63,7 +63,11 @@ func (s Subject) listener(w *writer, c *config.Listener, l *build.Listener) {
 		s.versions(w, c)
 		s.certificates(w, c)
 	} else {
-		w.line(2, "begins with TLS: is passed on as it is, since nobody looks")
+		protocol := "TLS"
+		if c.From.Datagram() {
+			protocol = "DTLS"
+		}
+		w.line(2, "begins with %s: is passed on as it is, since nobody looks", protocol)
 	}
 	w.line(0, "")
 }
@@ -111,7 +115,7 @@ func (s Subject) route(w *writer, c *config.Listener, r *config.Route, line buil
 	}
 	if r.Action == config.Terminate && c.From.Secure() {
 		parameters(w, "with clients", c.From.Datagram(), r.TLS)
-		s.shown(w, "to clients it shows", r.Cert)
+		s.shown(w, "to clients it shows", r.Cert, r.SPIFFE)
 	}
 	w.line(2, "may pass: %s", line.Clients)
 	for i := range r.Pool.Servers {
@@ -211,8 +215,11 @@ func names(ids []uint16, name func(uint16) string) []string {
 	return list
 }
 
-// shown says which certificates of ours are at those places.
-func (s Subject) shown(w *writer, what string, places []string) {
+// shown says which certificates of ours are at those places, or who gives them.
+func (s Subject) shown(w *writer, what string, places []string, agent config.Address) {
+	if len(places) == 0 && agent != (config.Address{}) {
+		w.line(2, "%s what the SPIFFE agent at %s gives", what, agent)
+	}
 	for _, x := range s.Program.Expiries {
 		if !slices.ContainsFunc(places, func(p string) bool { return x.File == p || strings.HasPrefix(x.File, strings.TrimSuffix(p, "/")+"/") }) {
 			continue
@@ -250,11 +257,15 @@ func (s Subject) towards(w *writer, r *config.Route, to *config.To) {
 		return
 	}
 	parameters(w, "with the server", to.Addr.Datagram(), to.TLS)
-	s.shown(w, "to the server it shows", to.Cert)
+	s.shown(w, "to the server it shows", to.Cert, to.SPIFFE)
 }
 
 func verified(to *config.To) string {
-	text := fmt.Sprintf("its certificate must be for %s, from a CA of %s, by the profile %s", to.Name, strings.Join(to.CA, ", "), to.Profile)
+	anchors := strings.Join(to.CA, ", ")
+	if len(to.CA) == 0 && to.SPIFFE != (config.Address{}) {
+		anchors = fmt.Sprintf("the trust domains of the SPIFFE agent at %s", to.SPIFFE)
+	}
+	text := fmt.Sprintf("its certificate must be for %s, from a CA of %s, by the profile %s", to.Name, anchors, to.Profile)
 	if len(to.Pin) > 0 {
 		text += ", with a pinned key"
 	}

@@ -140,7 +140,11 @@ func (s Subject) misfit(w *writer, l *build.Listener, what, name string) {
 func (s Subject) versions(w *writer, c *config.Listener) {
 	for i := range c.Routes {
 		r := &c.Routes[i]
-		if r.Action != config.Terminate || c.From.Datagram() {
+		if r.Action == config.Reject || c.From.Datagram() {
+			continue
+		}
+		if r.Action == config.Splice {
+			w.line(2, "speaks no more than TLS 1.0, at %s: is passed on as it is, and the server decides", r.Name)
 			continue
 		}
 		p, err := build.TLSParams(r.TLS)
