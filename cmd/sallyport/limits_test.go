@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -143,19 +144,21 @@ func TestStalledHandshakesAreShed(t *testing.T) {
 }
 
 // F-08: near the bound on memory no more are let in, who is in stays, and it goes on
-// once there is room.
+// once there is room. The metric says so.
 func TestLimitOfMemory(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	sock := filepath.Join(t.TempDir(), "m.sock")
 	p := runFile(t, fmt.Sprintf(`
+metrics: unix:%s
 limits: {memory: 48MiB, handshakes: off}
 listeners:
   - from: tls://127.0.0.1:0
     cert: %q
     key: %q
-    to: "tcp://%s"
+    to: {addr: "tls://%s", ca: %q, name: a.test}
     timeouts: {peek: 60s}
-`, s.cert, s.key, echoAddr(t)))
+`, sock, s.cert, s.key, s.tlsEcho(t), s.anchors))
 	first := tls.Client(from(t, "127.0.0.1", p.Addr("")), s.clientConfig(tls.VersionTLS13))
 	if !gotIn(first) {
 		t.Fatal("not even one")
@@ -175,6 +178,9 @@ listeners:
 		}
 	}
 	limited(t, p, "memory")
+	if _, page := curl(t, "--unix-socket", sock, "http://x/metrics"); metric(t, page, `sallyport_limit_hits_total{limit="memory",listener="tls-0"}`) < 1 {
+		t.Errorf("no metric says so:\n%s", page)
+	}
 	first.SetDeadline(time.Now().Add(bound))
 	if !gotIn(first) {
 		t.Error("who was in is not served any more")
