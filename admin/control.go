@@ -66,6 +66,8 @@ type Upstream struct {
 	Since time.Time `json:"since,omitzero"`
 	Flows int       `json:"flows"`
 	Err   string    `json:"err,omitempty"`
+	// Service is the name whose SRV records lead there; empty where it stands in the file.
+	Service string `json:"service,omitempty"`
 }
 
 // Certificate is one of ours.

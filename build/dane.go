@@ -124,7 +124,7 @@ func transportOf(a config.Address) string {
 // canAsk is for who wants to know without being told to: there is a name, and a
 // resolver was chosen.
 func (b *builder) canAsk(to *config.To) bool {
-	if c := b.file.Resolver; to.DANE == config.DANEOff && len(c.Addr) == 0 && c.Anchor == "" || isAddr(to.Name) || to.Name == "" {
+	if c := b.file.Resolver; to.DANE == config.DANEOff && len(c.Addr) == 0 && c.Anchor == "" || isAddr(to.Name) || to.Name == "" || to.Addr.SRV() {
 		return false
 	}
 	_, err := b.resolver()

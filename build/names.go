@@ -30,6 +30,22 @@ func (b *builder) addresses(l *Lasting) (upstream.Resolver, error) {
 	return asked{l.names}, err
 }
 
+// Targets implements [upstream.Resolver].
+func (r asked) Targets(ctx context.Context, service string) ([]upstream.Target, time.Duration, error) {
+	a, err := r.Lookup(ctx, service, dane.SRVs)
+	if err != nil {
+		return nil, 0, &net.DNSError{Err: err.Error(), Name: service, IsTemporary: true}
+	}
+	if len(a.SRV) == 0 {
+		return nil, 0, &net.DNSError{Err: "it has no SRV records", Name: service, IsNotFound: true}
+	}
+	var list []upstream.Target
+	for _, s := range a.SRV {
+		list = append(list, upstream.Target{Priority: s.Priority, Weight: s.Weight, Port: s.Port, Host: s.Target})
+	}
+	return list, max(a.TTL, 1), nil
+}
+
 // asked is a resolver that tells for how long its answers hold.
 type asked struct{ *dane.Resolver }
 

@@ -76,7 +76,7 @@ func (b *builder) prober(l *config.Listener, c *config.Route) (*Prober, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Prober{Name: c.Name, To: c.To.Addr.String(), Dial: b.dialer(c.To.Addr, c.Timeouts.Dial), Before: announced(l, c), Route: route, datagram: l.From.Datagram()}
+	p := &Prober{Name: c.Name, To: c.To.Addr.String(), Dial: b.reach(c.To.Addr, c.Timeouts.Dial), Before: announced(l, c), Route: route, datagram: l.From.Datagram()}
 	p.client = secure.Client{Common: common, SNI: c.To.SNI, Name: c.To.Name, Port: c.To.Addr.Port, ALPN: c.To.ALPN.Protos}
 	p.client.KeyLog = nil
 	if b.canAsk(&c.To) {

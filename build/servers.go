@@ -58,10 +58,41 @@ func (b *builder) pool(l *config.Listener, c *config.Route) (*upstream.Pool, par
 		if err != nil {
 			return nil, shown, fmt.Errorf("%s: %w", server.Addr, err)
 		}
+		if server.Addr.SRV() {
+			b.service(p, server.Addr, m, spec)
+			continue
+		}
 		p.Add(b.program.servers.Server(spec), m)
 	}
 	b.program.servers.Add(p)
 	return p, shown, nil
+}
+
+// service gives p the servers that SRV records lead to, each asked as in like.
+func (b *builder) service(p *upstream.Pool, a config.Address, m upstream.Member, like upstream.Spec) {
+	set := b.program.servers
+	p.AddService(set.Service(strings.TrimSuffix(strings.ToLower(a.Host), "."), a.String()), m, func(t upstream.Target, n *upstream.Name) (upstream.Spec, flow.Dialer) {
+		to := a
+		to.Host, to.Port = t.Host, t.Port
+		d := b.dialsTo(to)
+		if !d.Overridden() {
+			d.Names = n.Addrs
+		}
+		spec := like
+		spec.Addr, spec.ID, spec.Alone = to.String(), to.String()+" "+like.ID, false
+		spec.Check, spec.Probe = like.Check.By(d), like.Probe.By(d)
+		return spec, d
+	})
+}
+
+// reach dials one address, or the servers that its SRV records lead to.
+func (b *builder) reach(a config.Address, timeout time.Duration) flow.Dialer {
+	if !a.SRV() {
+		return b.dialer(a, timeout)
+	}
+	p := &upstream.Pool{Timeout: timeout, Retry: 1}
+	b.service(p, a, upstream.Member{Weight: 1}, upstream.Spec{Fall: 1, Rise: 1})
+	return p
 }
 
 var balances = map[config.Balance]upstream.Balance{
@@ -72,7 +103,7 @@ var balances = map[config.Balance]upstream.Balance{
 func (b *builder) spec(l *config.Listener, c *config.Route) (upstream.Spec, error) {
 	addr, check := c.To.Addr, c.Pool.Check
 	spec := upstream.Spec{Addr: addr.String(), Rise: int(check.Rise), Fall: int(check.Fall)}
-	spec.Alone = check.Kind == config.CheckOff && len(c.Pool.Servers) == 1
+	spec.Alone = check.Kind == config.CheckOff && len(c.Pool.Servers) == 1 && !addr.SRV()
 	var with *config.To // what the check speaks with
 	switch {
 	case check.Kind != config.CheckOff:
@@ -118,13 +149,19 @@ func (b *builder) checkLayer(l *config.Listener, c *config.Route) (flow.Layer, e
 
 // dialer dials one address. A pool bounds its time.
 func (b *builder) dialer(a config.Address, timeout time.Duration) *transport.Dialer {
-	d := &transport.Dialer{
-		Where: where(a), Timeout: timeout, Poller: b.o.Poller, Packets: a.Datagram(), Resolve: b.resolves(),
+	d := b.dialsTo(a)
+	d.Timeout = timeout
+	if a.SRV() {
+		return d // its place is taken by those of the targets
 	}
 	if a.Host != "" && !isAddr(a.Host) && !d.Overridden() {
 		d.Names = b.program.servers.Name(a.Host).Addrs
 	}
 	return d
+}
+
+func (b *builder) dialsTo(a config.Address) *transport.Dialer {
+	return &transport.Dialer{Where: where(a), Poller: b.o.Poller, Packets: a.Datagram(), Resolve: b.resolves()}
 }
 
 // destination is where a route leads, for a line of the log.

@@ -23,8 +23,26 @@ func (a Address) where() string {
 		return "systemd:" + a.Systemd
 	case a.Host == "":
 		return "[::]:" + strconv.Itoa(int(a.Port))
+	case a.SRV():
+		return a.Host
 	}
 	return net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port)))
+}
+
+// SRV reports whether SRV records (RFC 2782) say where the servers are: Host is
+// _SERVICE._tcp.DOMAIN or _SERVICE._udp.DOMAIN, and there is no port.
+func (a Address) SRV() bool { return a.Port == 0 && strings.HasPrefix(a.Host, "_") }
+
+// Domain is the name that servers found here have: Host, of SRV records the domain
+// that was asked for the service (RFC 6125, section 6.2.1; RFC 9525, section 2). The
+// target's name is only what an answer says, which may be forged.
+func (a Address) Domain() string {
+	host := strings.TrimSuffix(a.Host, ".")
+	if a.SRV() {
+		host = host[strings.IndexByte(host, '.')+1:]
+		host = host[strings.IndexByte(host, '.')+1:]
+	}
+	return host
 }
 
 // Datagram reports whether datagrams pass here, and not a stream.
@@ -206,6 +224,9 @@ func (a Address) hostPort(where, end string) (Address, error) {
 		return a, complain("", "an address ends with its port; did you mean %s://%s?", a.Carrier, printable(rest))
 	}
 	host, port, err := net.SplitHostPort(where)
+	if err != nil && end == "to" && strings.HasPrefix(where, "_") && !strings.Contains(where, ":") {
+		return a.service(where)
+	}
 	if err != nil {
 		hint := "host:port, :port, unix:PATH; an IPv6 address stands in brackets: [::1]:443"
 		return a, complain(hint, "`%s` is no address: it must be host:port", printable(where))
@@ -229,6 +250,21 @@ func (a Address) hostPort(where, end string) (Address, error) {
 		return a, complain("", "port 0 is none that a server listens on")
 	}
 	return a, nil
+}
+
+// service is where SRV records say.
+func (a Address) service(where string) (Address, error) {
+	proto := "_tcp"
+	if a.Datagram() {
+		proto = "_udp"
+	}
+	labels := strings.SplitN(where, ".", 3)
+	if len(labels) < 3 || !strings.EqualFold(labels[1], proto) || len(labels[0]) < 2 {
+		return a, complain(a.Carrier+"://_imaps."+proto+".example.org, or a port: "+a.Carrier+"://"+printable(where)+":993",
+			"`%s` has no port, and names no service that SRV records would be sought for", printable(where))
+	}
+	a.Host = where
+	return a, checkHost(where)
 }
 
 func parseHost(host string, bracketed bool, end string) (string, error) {

@@ -108,7 +108,7 @@ func (g *ruling) pskServer() {
 	g.refuseSaid(notPSK, "the server shows who it is by the pre-shared key, and no certificates are exchanged", "")
 	*to = To{Pos: to.Pos, Addr: to.Addr, ProxyProtocol: to.ProxyProtocol, SNI: to.SNI, PSK: to.PSK, PSKID: to.PSKID, ALPN: to.ALPN, TLS: to.TLS}
 	if g.all.find("to.sni") == nil {
-		to.SNI = serverName(strings.TrimSuffix(to.Addr.Host, "."))
+		to.SNI = serverName(to.Addr.Domain())
 	}
 }
 

@@ -347,7 +347,12 @@ func (g *ruling) server() {
 		}
 	}
 	if to.Name == "" {
-		to.Name = strings.TrimSuffix(to.Addr.Host, ".")
+		to.Name = to.Addr.Domain()
+	}
+	if to.DANE != DANEOff && to.Addr.SRV() {
+		pos := g.at("to.dane")
+		g.add(pos, "name the servers with their ports, or take "+pos.word("to.dane")+" away",
+			"TLSA records of servers that SRV records lead to (RFC 7673) are not looked for, and %s goes by SRV records", to.Addr)
 	}
 	if to.Name == "" && !bool(g.route.Unsafe.NoVerify) {
 		pos := g.at("to.addr")
@@ -356,7 +361,7 @@ func (g *ruling) server() {
 	if g.all.find("to.sni") == nil {
 		to.SNI = serverName(to.Name)
 		if strings.HasPrefix(to.Name, spiffeScheme) {
-			to.SNI = serverName(strings.TrimSuffix(to.Addr.Host, "."))
+			to.SNI = serverName(to.Addr.Domain())
 		}
 	}
 }

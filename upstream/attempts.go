@@ -16,6 +16,11 @@ type attempts struct {
 	errs    []error
 }
 
+// has goes by the server: SRV records that change make members anew.
+func (a *attempts) has(m *member) bool {
+	return slices.ContainsFunc(a.members, func(o *member) bool { return o.server == m.server })
+}
+
 func (a *attempts) add(m *member, err error) {
 	a.members, a.errs = append(a.members, m), append(a.errs, err)
 }
@@ -31,7 +36,7 @@ func (c *conn) Again(ctx context.Context, f *flow.Flow, failed error) (flow.Conn
 		c.member.server.fail(time.Now(), failed)
 	}
 	tried.add(c.member, fmt.Errorf("%s: %w", c.member.server.spec.Addr, failed))
-	left := p.left(tried.members)
+	left := p.left(tried)
 	if left == 0 || len(tried.members) > p.Retry || ctx.Err() != nil {
 		return nil, p.gaveUp(tried, left)
 	}
@@ -55,7 +60,7 @@ func (p *Pool) blames(f *flow.Flow, failed error) bool {
 }
 
 // left is how many servers there are but for tried.
-func (p *Pool) left(tried []*member) int {
+func (p *Pool) left(tried attempts) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, n := p.candidates(time.Now(), tried)
@@ -65,7 +70,7 @@ func (p *Pool) left(tried []*member) int {
 // gaveUp is the error of a flow that may not try any more, or has nothing left to.
 func (p *Pool) gaveUp(a attempts, left int) error {
 	last := a.errs[len(a.errs)-1]
-	if len(a.errs) == 1 && (left > 0 || len(p.members) == 1) {
+	if len(a.errs) == 1 && (left > 0 || p.only()) {
 		return last
 	}
 	if left == 0 {
@@ -76,13 +81,14 @@ func (p *Pool) gaveUp(a attempts, left int) error {
 
 // nobody is the error of a flow that no server is left for.
 func (p *Pool) nobody(a attempts) error {
-	if len(a.errs) > 0 && len(p.members) == 1 {
+	if len(a.errs) > 0 && p.only() {
 		return a.errs[0]
 	}
 	var rest []string
 	const most = 4 // of a thousand servers that are down, the log has told
-	for _, m := range p.members {
-		if slices.Contains(a.members, m) {
+	members := p.all()
+	for _, m := range members {
+		if a.has(m) {
 			continue
 		}
 		if len(rest) == most {
@@ -93,6 +99,9 @@ func (p *Pool) nobody(a attempts) error {
 	}
 	why := strings.Join(rest, ", ")
 	if len(a.errs) == 0 {
+		if err := p.unknown(); err != nil && len(members) == 0 {
+			return err
+		}
 		return flow.Fail(flow.NoServerUp, "no server is up: %s", why)
 	}
 	if why != "" {

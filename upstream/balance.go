@@ -103,7 +103,7 @@ func lot(client netip.Addr, server string) float64 {
 // share is a weight in parts of which 1,024 are one, less while a server that has
 // come back starts slowly.
 func (p *Pool) share(m *member, c condition, now time.Time) int64 {
-	full := int64(m.Weight) << 10
+	full := m.full
 	if p.SlowStart <= 0 || c.back.IsZero() {
 		return full
 	}

@@ -33,7 +33,7 @@ func taken(t *testing.T, p *Pool, n int, client func(i int) string) map[string]i
 	t.Helper()
 	count := map[string]int{}
 	for i := range n {
-		m, _ := p.pick(from(client(i)), nil)
+		m, _ := p.pick(from(client(i)), attempts{})
 		if m == nil {
 			t.Fatal("nobody was taken")
 		}
@@ -67,7 +67,7 @@ func TestRoundRobinIsExactAndSmooth(t *testing.T) {
 	p, _ := testPool(RoundRobin, 3, 1, 1)
 	var order string
 	for range 5 {
-		m, _ := p.pick(from("192.0.2.1"), nil)
+		m, _ := p.pick(from("192.0.2.1"), attempts{})
 		order += m.server.spec.Addr[len("tcp://10.0.0."):][:1]
 	}
 	if order != "01020" && order != "01200" && order != "02010" {
@@ -95,7 +95,7 @@ func TestHashKeepsClientsAndMovesFew(t *testing.T) {
 	const n = 4000
 	of := func(p *Pool) (where []string) {
 		for i := range n {
-			m, _ := p.pick(from(clients(i)), nil)
+			m, _ := p.pick(from(clients(i)), attempts{})
 			where = append(where, m.server.spec.Addr)
 		}
 		return where
@@ -148,7 +148,7 @@ func TestBackupsStandInAlone(t *testing.T) {
 		t.Errorf("only the backup is up: %v", count)
 	}
 	set.servers[1].fail(now, errTest)
-	if m, _ := p.pick(from("192.0.2.1"), nil); m != nil {
+	if m, _ := p.pick(from("192.0.2.1"), attempts{}); m != nil {
 		t.Errorf("%s was taken, and the check says that it is down", m.server.spec.Addr)
 	}
 	set.servers[2].pass(now)

@@ -36,6 +36,16 @@ const (
 	retryAfter = time.Second
 )
 
+// By is c for another server, which d dials. That of nil is nil.
+func (c *Check) By(d flow.Dialer) *Check {
+	if c == nil {
+		return nil
+	}
+	other := *c
+	other.Dial = d
+	return &other
+}
+
 // ask asks once, in bounded time.
 func (c *Check) ask(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
@@ -136,8 +146,7 @@ func (s *Set) rescue(ctx context.Context) {
 	)
 	defer rescues.Wait()
 	for {
-		for _, server := range s.servers {
-			spec := s.asks[server]
+		for server, spec := range s.asked() {
 			if spec.Check != nil || spec.Alone || !server.isDown() {
 				continue
 			}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -15,6 +16,7 @@ import (
 // knows. Its errors are a [*net.DNSError].
 type Resolver interface {
 	Addrs(ctx context.Context, host string) (addrs []netip.Addr, ttl time.Duration, err error)
+	Targets(ctx context.Context, service string) (list []Target, ttl time.Duration, err error)
 }
 
 // System is the system's resolver, which reads /etc/hosts too, and does not tell
@@ -28,6 +30,19 @@ func (System) Addrs(ctx context.Context, host string) ([]netip.Addr, time.Durati
 		addrs[i] = addrs[i].Unmap()
 	}
 	return addrs, 0, err
+}
+
+// Targets implements [Resolver].
+func (System) Targets(ctx context.Context, service string) ([]Target, time.Duration, error) {
+	_, records, err := net.DefaultResolver.LookupSRV(ctx, "", "", service)
+	if len(records) > 0 {
+		err = nil // it may be about others of them
+	}
+	var list []Target
+	for _, r := range records {
+		list = append(list, Target{r.Priority, r.Weight, r.Port, strings.ToLower(r.Target)})
+	}
+	return list, 0, err
 }
 
 const (
@@ -48,6 +63,7 @@ type Name struct {
 	host     string
 	resolver Resolver
 	log      *slog.Logger
+	stays    bool // it stands in the file, and not in SRV records alone
 
 	mu      sync.Mutex
 	addrs   []netip.Addr // empty until the first good answer
@@ -123,10 +139,18 @@ func sameAddrs(a, b []netip.Addr) bool {
 
 // keep looks the name up again whenever what is known has had its time, until ctx ends.
 func (n *Name) keep(ctx context.Context) {
+	keepLooking(ctx, func(ctx context.Context) (time.Duration, error) {
+		_, ttl, err := n.lookup(ctx)
+		return ttl, err
+	})
+}
+
+// keepLooking calls lookup whenever what it found has had its time, until ctx ends.
+func keepLooking(ctx context.Context, lookup func(context.Context) (ttl time.Duration, err error)) {
 	retry := leastRetry
 	for {
 		asking, cancel := context.WithTimeout(ctx, lookupTimeout)
-		_, ttl, err := n.lookup(asking)
+		ttl, err := lookup(asking)
 		cancel()
 		wait := max(min(ttl, mostTTL), leastTTL)
 		switch {

@@ -3,6 +3,7 @@ package upstream
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -41,6 +42,10 @@ func (z *zone) Addrs(_ context.Context, host string) ([]netip.Addr, time.Duratio
 		return nil, 0, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}
 	return []netip.Addr{netip.MustParseAddr(z.addr)}, z.ttl, nil
+}
+
+func (*zone) Targets(context.Context, string) ([]Target, time.Duration, error) {
+	return nil, 0, errors.New("no services here")
 }
 
 func TestANameIsLookedUpByItsTTL(t *testing.T) {

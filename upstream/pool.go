@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -21,8 +20,9 @@ type Pool struct {
 	Told      bool          // servers get a PROXY header ahead of the handshake
 	Mirrors   bool          // the handshake offers what the client does
 
-	mu      sync.Mutex // held while one is chosen
-	members []*member
+	mu       sync.Mutex // held while one is chosen
+	members  []*member
+	services []*Service // whose servers are among the members once they are known
 }
 
 // Member is what a pool has of a server.
@@ -36,7 +36,11 @@ type Member struct {
 type member struct {
 	Member
 	server *Server
-	credit int64 // of the round robin
+	full   int64    // its weight, in parts of which 1,024 are one
+	of     *Service // nil: it stands in the file
+	name   *Name    // of its address; nil where it stands in the file
+	rank   int      // of its priority there; lower ones go first
+	credit int64    // of the round robin
 }
 
 var (
@@ -45,7 +49,9 @@ var (
 )
 
 // Add gives the pool a server.
-func (p *Pool) Add(s *Server, m Member) { p.members = append(p.members, &member{Member: m, server: s}) }
+func (p *Pool) Add(s *Server, m Member) {
+	p.members = append(p.members, &member{Member: m, server: s, full: int64(m.Weight) << 10})
+}
 
 // Wrap implements [flow.Layer] by the layer of the server that was dialled: a
 // Decision is shared by all flows of its route, while each server may have a name,
@@ -81,7 +87,10 @@ func (p *Pool) dial(ctx context.Context, f *flow.Flow, tried attempts) (flow.Con
 		defer cancel()
 	}
 	for {
-		m, left := p.pick(f, tried.members)
+		m, left := p.pick(f, tried)
+		if m == nil && len(tried.members) == 0 && p.learn(ctx) {
+			m, left = p.pick(f, tried)
+		}
 		if m == nil {
 			return nil, p.nobody(tried)
 		}
@@ -128,7 +137,7 @@ func (m *member) dial(ctx context.Context, f *flow.Flow, others int) (flow.Conn,
 
 // pick chooses a server that is not among tried and has the flow join it, and says
 // how many more there would be. It gives nil where there is none.
-func (p *Pool) pick(f *flow.Flow, tried []*member) (m *member, left int) {
+func (p *Pool) pick(f *flow.Flow, tried attempts) (m *member, left int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	list, left := p.candidates(time.Now(), tried)
@@ -144,12 +153,12 @@ func (p *Pool) pick(f *flow.Flow, tried []*member) (m *member, left int) {
 // all kinds: servers that are up, else backups that are. Where none is, those are
 // tried that only connections have found to be down: a check that fails says that a
 // server is down, while a flow that has none left has nothing to lose.
-func (p *Pool) candidates(now time.Time, tried []*member) (best []candidate, all int) {
+func (p *Pool) candidates(now time.Time, tried attempts) (best []candidate, all int) {
 	var kinds [4][]candidate
 	anyUp := false
 	for _, m := range p.members {
 		c := m.server.condition()
-		if c.drained || slices.Contains(tried, m) {
+		if c.drained || tried.has(m) {
 			continue
 		}
 		kind := 0
@@ -171,7 +180,7 @@ func (p *Pool) candidates(now time.Time, tried []*member) (best []candidate, all
 			break
 		}
 		if best == nil {
-			best = list
+			best = preferred(list)
 		}
 		all += len(list)
 	}

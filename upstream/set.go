@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -14,6 +15,9 @@ import (
 type Set struct {
 	log     *slog.Logger
 	fell    chan struct{}
+	changed chan struct{} // told when servers come and go by SRV records, without waiting
+
+	mu      sync.Mutex         // over what follows: servers and names may change while the program runs
 	before  map[string]*Server // of the program before this one, by ID
 	servers []*Server          // in the order of the file
 	asks    map[*Server]Spec   // how this program asks each, which a reload may renew
@@ -22,22 +26,30 @@ type Set struct {
 	resolver Resolver
 	last     map[string][]netip.Addr // addresses of names, of the program before
 	names    []*Name
+	targets  map[string][]Target // of services, likewise
+	services []*Service
 }
 
 // NewSet gives an empty one, which hands on what before knows; before may be nil,
 // and nothing of it changes. Names are looked up by r.
 func NewSet(log *slog.Logger, r Resolver, before *Set) *Set {
 	s := &Set{
-		log: log, resolver: r, fell: make(chan struct{}, 1),
+		log: log, resolver: r, fell: make(chan struct{}, 1), changed: make(chan struct{}, 1), targets: map[string][]Target{},
 		before: map[string]*Server{}, last: map[string][]netip.Addr{}, asks: map[*Server]Spec{},
 	}
 	if before != nil {
 		s.fell = before.fell
-		for _, b := range before.servers {
+		before.mu.Lock()
+		servers, names := slices.Clone(before.servers), slices.Clone(before.names)
+		before.mu.Unlock()
+		for _, b := range servers {
 			s.before[b.spec.ID] = b
 		}
-		for _, n := range before.names {
+		for _, n := range names {
 			s.last[n.host] = n.known()
+		}
+		for _, v := range before.services {
+			s.targets[v.name] = v.known()
 		}
 	}
 	return s
@@ -46,6 +58,12 @@ func NewSet(log *slog.Logger, r Resolver, before *Set) *Set {
 // Server gives the server of that ID, the one of the program before where it had
 // it. It is called while the program is built.
 func (s *Set) Server(spec Spec) *Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.server(spec)
+}
+
+func (s *Set) server(spec Spec) *Server {
 	for _, have := range s.servers {
 		if have.spec.ID == spec.ID {
 			return have
@@ -71,6 +89,14 @@ func (s *Set) Server(spec Spec) *Server {
 // Name gives the name of a server, whose addresses are kept current while the
 // program runs. It is called while the program is built.
 func (s *Set) Name(host string) *Name {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.nameOf(host)
+	n.stays = true
+	return n
+}
+
+func (s *Set) nameOf(host string) *Name {
 	for _, n := range s.names {
 		if n.host == host {
 			return n
@@ -85,10 +111,15 @@ func (s *Set) Name(host string) *Name {
 func (s *Set) Add(p *Pool) { s.pools = append(s.pools, p) }
 
 // Work is what goes on while the program runs; each ends with its context. After
-// it no server is added.
+// it servers come and go by SRV records alone.
 func (s *Set) Work() []func(context.Context) {
-	s.before, s.last = nil, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before, s.last, s.targets = nil, nil, nil
 	var work []func(context.Context)
+	if len(s.services) > 0 {
+		return append(work, s.tend, s.rescue)
+	}
 	for _, n := range s.names {
 		work = append(work, n.keep)
 	}
@@ -115,6 +146,8 @@ func (s *Set) Drain(addr string) error { return s.drain(addr, true) }
 func (s *Set) Undrain(addr string) error { return s.drain(addr, false) }
 
 func (s *Set) drain(addr string, out bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	found := false
 	for _, server := range s.servers {
 		if server.spec.Addr == addr {

@@ -20,7 +20,8 @@ type ServerStatus struct {
 	Flows   int       `json:"flows"`
 	Err     string    `json:"err,omitempty"` // the last one, maybe long past
 	ErrAt   time.Time `json:"err_at,omitzero"`
-	Checked bool      `json:"checked"` // it is asked at intervals
+	Service string    `json:"service,omitempty"` // whose SRV records lead there
+	Checked bool      `json:"checked"`           // it is asked at intervals
 }
 
 // State is a word of a [ServerStatus].
@@ -37,10 +38,18 @@ func (s *Set) Pools() []PoolStatus {
 	all := make([]PoolStatus, 0, len(s.pools))
 	for _, p := range s.pools {
 		one := PoolStatus{Route: p.Route, Balance: p.Balance.String()}
-		for _, m := range p.members {
+		for _, m := range p.all() {
 			status := m.server.status()
 			status.Weight, status.Backup = m.Weight, m.Backup
+			if m.of != nil {
+				status.Service = m.of.name
+			}
 			one.Servers = append(one.Servers, status)
+		}
+		for _, v := range p.services {
+			if err := v.missing(); err != nil {
+				one.Servers = append(one.Servers, ServerStatus{Addr: v.addr, State: Down, Err: err.Error()})
+			}
 		}
 		all = append(all, one)
 	}

@@ -108,7 +108,11 @@ func writeStatus(w io.Writer, s *admin.Status, now time.Time) {
 		fmt.Fprintf(w, "listener\t%s\t%s\t%s\n", l.Name, l.From, l.Addr)
 	}
 	for _, u := range s.Servers {
-		fmt.Fprintf(w, "server\t%s\t%s\t%s\t%d flows\t%s\n", u.Route, u.Addr, u.State, u.Flows, harmless(u.Err))
+		addr := u.Addr
+		if u.Service != "" {
+			addr += " by " + u.Service
+		}
+		fmt.Fprintf(w, "server\t%s\t%s\t%s\t%d flows\t%s\n", u.Route, addr, u.State, u.Flows, harmless(u.Err))
 	}
 	for _, c := range s.Certificates {
 		fmt.Fprintf(w, "certificate\t%s\t%s\t%s left\n", c.Name, c.File, age(c.NotAfter.Sub(now)))

@@ -35,7 +35,7 @@ func (c controller) Status() admin.Status {
 	}
 	for _, p := range s.program.Servers().Pools() {
 		for _, u := range p.Servers {
-			st.Servers = append(st.Servers, admin.Upstream{Route: p.Route, Addr: u.Addr, State: string(u.State), Since: u.Since, Flows: u.Flows, Err: u.Err})
+			st.Servers = append(st.Servers, admin.Upstream{Route: p.Route, Addr: u.Addr, State: string(u.State), Since: u.Since, Flows: u.Flows, Err: u.Err, Service: u.Service})
 		}
 	}
 	return st

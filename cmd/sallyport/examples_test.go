@@ -41,6 +41,7 @@ func TestExamples(t *testing.T) {
 		"datagram-proxy-protocol.yaml": exampleDatagramProxyProtocol,
 		"proxy-protocol.yaml":          exampleProxyProtocol,
 		"servers.yaml":                 exampleServers,
+		"service.yaml":                 exampleService,
 
 		"datagram-offload.yaml":       exampleDatagramOffload,
 		"datagram-encrypt.yaml":       exampleDatagramEncrypt,

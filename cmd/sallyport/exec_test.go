@@ -108,6 +108,7 @@ type daemon struct {
 	addr, port string
 	out        *output
 	stdin      io.WriteCloser
+	stop       func() // ends it before its test
 }
 
 // startDaemon runs a server that listens at 127.0.0.1 and the port that it is
@@ -149,7 +150,7 @@ func (d *daemon) runs(t testing.TB, cmd *exec.Cmd, end os.Signal) bool {
 	done := make(chan struct{})
 	cmd.WaitDelay = time.Second
 	go func() { cmd.Wait(); close(done) }()
-	t.Cleanup(func() {
+	d.stop = func() {
 		cmd.Process.Signal(end)
 		select {
 		case <-done:
@@ -157,6 +158,9 @@ func (d *daemon) runs(t testing.TB, cmd *exec.Cmd, end os.Signal) bool {
 			cmd.Process.Kill()
 			<-done
 		}
+	}
+	t.Cleanup(func() {
+		d.stop()
 		if t.Failed() {
 			t.Logf("%s said:\n%s", filepath.Base(cmd.Path), d.out)
 		}

@@ -237,6 +237,9 @@ func (s Subject) left(x credential.Expiry) string {
 }
 
 func (s Subject) server(w *writer, r *config.Route, to *config.To) {
+	if to.Addr.SRV() {
+		w.line(2, "server %s: where the SRV records say", to.Addr)
+	}
 	if !to.Addr.Secure() || r.Action != config.Terminate {
 		w.line(2, "server %s: in clear, as far as we are concerned", to.Addr)
 		return
