@@ -142,7 +142,8 @@ func (u User) Become() error {
 
 // Settle makes dir, a folder for this program alone, and gives it to u. One that is
 // there is given where it is root's and empty, as from a service manager: whose files
-// lie in another is for who put them there to say.
+// lie in another is for who put them there to say. It is given only where nobody but
+// root could have put another folder in its place.
 func (u User) Settle(dir string, mode fs.FileMode) error {
 	err := os.Mkdir(dir, mode)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -153,12 +154,16 @@ func (u User) Settle(dir string, mode fs.FileMode) error {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || ownerOf(info) != 0 {
+		return err
+	}
+	var above unix.Stat_t
+	if err := unix.Fstatat(int(f.Fd()), "..", &above, 0); err != nil || above.Uid != 0 || above.Mode&0o022 != 0 {
 		return err
 	}
 	if _, err := f.Readdirnames(1); !errors.Is(err, io.EOF) {
@@ -176,8 +181,8 @@ func (u User) Give(path string) error {
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
-	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		err = errors.New("it is no socket")
+	if err = unix.Fstat(fd, &st); err == nil && (st.Mode&unix.S_IFMT != unix.S_IFSOCK || st.Nlink != 1) {
+		err = errors.New("it is not the socket that was bound")
 	}
 	if err == nil {
 		err = unix.Fchownat(fd, "", u.UID, u.GID, unix.AT_EMPTY_PATH)

@@ -55,7 +55,16 @@ func TestSettle(t *testing.T) {
 	if owner() != 0 {
 		t.Error("a folder with files was given away")
 	}
-	must(t, os.Remove(filepath.Join(dir, "x")), User{"54321", 54321, 54321}.Settle(dir, 0o700))
+	must(t, os.Remove(filepath.Join(dir, "x")), os.Chown(filepath.Dir(dir), 54321, 54321), User{"54321", 54321, 54321}.Settle(dir, 0o700))
+	if owner() != 0 {
+		t.Error("a folder was given away that somebody else may have put there")
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink(dir, link))
+	if err := (User{"54321", 54321, 54321}).Settle(link, 0o700); err == nil {
+		t.Error("a link was followed")
+	}
+	must(t, os.Chown(filepath.Dir(dir), 0, 0), User{"54321", 54321, 54321}.Settle(dir, 0o700))
 	if owner() != 54321 {
 		t.Error("an empty folder was not given away")
 	}

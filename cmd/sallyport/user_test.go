@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,16 +30,24 @@ func asRoot(t testing.TB) {
 	}
 }
 
-// give makes another the owner of paths, and opens the folders above, which are the
-// test's own.
+// give makes another the owner of paths, who may enter the folders above, which are
+// the test's own.
 func give(t testing.TB, paths ...string) {
 	t.Helper()
 	for _, p := range paths {
 		if err := os.Chown(p, another, anotherGroup); err != nil {
 			t.Fatal(err)
 		}
+	}
+	enter(t, paths...)
+}
+
+// enter opens the folders above paths, as far as they are there.
+func enter(t testing.TB, paths ...string) {
+	t.Helper()
+	for _, p := range paths {
 		for up := filepath.Dir(p); strings.HasPrefix(up, os.TempDir()+"/"); up = filepath.Dir(up) {
-			if err := os.Chmod(up, 0o755); err != nil {
+			if err := os.Chmod(up, 0o755); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				t.Fatal(err)
 			}
 		}
@@ -87,7 +96,8 @@ func TestProgramBecomesAnotherUser(t *testing.T) {
 		fmt.Sprintf("  - {from: 'tls://%s', name: a, cert: CERT, key: KEY, to: ECHO, unsafe: {keylog: %s/keys}}\n", privileged, logs) +
 		fmt.Sprintf("  - {from: 'tls://unix:%s/s', name: u, cert: CERT, key: KEY, to: ECHO}\n", run)
 	r.write(t, text)
-	give(t, r.cert, r.key, r.file, logs, filepath.Dir(filepath.Dir(state)), filepath.Dir(run))
+	give(t, r.cert, r.key, r.file, logs)
+	enter(t, state, run)
 	if err := os.Chown(filepath.Dir(r.file), another, anotherGroup); err != nil {
 		t.Fatal(err)
 	}
@@ -192,13 +202,7 @@ func TestUserWithoutTheFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, p := range []string{closed, state, log} {
-		for up := filepath.Dir(p); strings.HasPrefix(up, os.TempDir()+"/"); up = filepath.Dir(up) {
-			if err := os.Chmod(up, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	enter(t, closed, state, log)
 	for _, c := range []struct {
 		args  []string
 		words []string
