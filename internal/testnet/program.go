@@ -22,6 +22,7 @@ import (
 const Patience = 20 * time.Second
 
 var (
+	folder = sync.OnceValue(func() error { return os.Mkdir(binaryDir(), 0o700) })
 	binary = sync.OnceValues(func() (string, error) { return built("sallyport", "-race") })
 	forUse = sync.OnceValues(func() (string, error) { return built("forUse") })
 )
@@ -31,7 +32,7 @@ func built(name string, flags ...string) (string, error) {
 	if bin := os.Getenv("SALLYPORT_TEST_BIN"); bin != "" {
 		return bin, nil
 	}
-	if err := os.MkdirAll(binaryDir(), 0o700); err != nil {
+	if err := folder(); err != nil {
 		return "", err
 	}
 	bin := filepath.Join(binaryDir(), name)
