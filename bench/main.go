@@ -114,8 +114,8 @@ directly below its CA.
 Under reloads, each proxy is told to read its files again after every %d connections, by its own signal; HAProxy runs in its
 master-worker mode for that. The times are of the connections that did not fail, from dialling to the answer.
 
-Nothing of a long run is in this table. `+"`make soak`"+` runs everything at once for half an hour (handshakes full and resumed, bytes both
-ways compared by SHA-256, echoes, connections aborted at seven points, 400 idle ones that come and go, a reload every five seconds) and fails where memory
+Nothing of a long run is in this table. `+"`make soak`"+` runs everything at once for ten minutes (handshakes full and resumed, bytes both
+ways compared by SHA-256, echoes, connections aborted at seven points, 400 idle ones that come and go, DTLS, with the faults of [faults.md](faults.md) at random) and fails where memory
 still grows by more than 1 MiB an hour at its end, where descriptors or goroutines are left, where a connection fails, or where one
 byte came out changed.
 
