@@ -27,7 +27,13 @@ type zone struct {
 	err error
 }
 
-func (z *zone) Service(_ context.Context, host string, port uint16, transport string) (*dane.Service, error) {
+func (z *zone) Service(ctx context.Context, host string, port uint16, transport string) (*dane.Service, error) {
+	if host == "slow.test" {
+		select {
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+		}
+	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return &dane.Service{State: dane.Secure, Records: z.has, Whole: time.Hour, Name: dane.RecordName(host, port, transport)}, z.err
@@ -170,6 +176,23 @@ func TestHoldOfTwo(t *testing.T) {
 		time.Sleep(3 * time.Hour)
 		h = r.load(third)
 		r.shows(h, third, "with its record")
+	})
+}
+
+// A name that nobody answers for in time holds up no other one.
+func TestHoldBesideASlowName(t *testing.T) {
+	rehearse(t, func(r *rehearsal) {
+		slow := func() *ca.Leaf { return r.root.Leaf([]string{"slow.test"}) }
+		old, fresh := r.days(90), r.days(90)
+		r.set(t, nil, old)
+		r.load(slow(), old)
+		r.set(t, nil)
+		before := time.Now()
+		h := r.load(slow(), fresh)
+		r.shows(h, fresh, "beside a name that is being asked for")
+		if took := time.Since(before); took > 0 {
+			r.Errorf("it took %s", took)
+		}
 	})
 }
 

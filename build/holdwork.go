@@ -143,21 +143,25 @@ func (w *waiting) look(ctx context.Context) time.Duration {
 	w.compose()
 	due := w.due(now)
 	w.mu.Unlock()
-	answers := w.ask(ctx, due, now)
+	w.ask(ctx, due, now)
 	if ctx.Err() != nil {
 		return 0
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now = w.now()
-	for i, q := range due {
-		q.saw(answers[i], now)
-	}
+	return w.next(w.now())
+}
+
+// answered takes one answer as it comes: a name that is slow holds up no other one.
+func (w *waiting) answered(q *question, f found) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.now()
+	q.saw(f, now)
 	for _, c := range w.certs {
 		w.settle(c, now)
 	}
 	w.compose()
-	return w.next(now)
 }
 
 // asked says whether q is asked still: about what is held again and again, about what
@@ -195,29 +199,29 @@ func (w *waiting) next(now time.Time) time.Duration {
 // asksAtOnce bounds how much a resolver is asked at one time.
 const asksAtOnce = 8
 
-func (w *waiting) ask(ctx context.Context, list []*question, now time.Time) []found {
-	answers := make([]found, len(list))
+func (w *waiting) ask(ctx context.Context, list []*question, now time.Time) {
 	if len(list) == 0 {
-		return nil
+		return
 	}
 	at := w.resolver()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	places := make(chan struct{}, asksAtOnce)
-	for i, q := range list {
+	for _, q := range list {
 		select {
 		case places <- struct{}{}:
 		case <-ctx.Done():
-			return nil
+			return
 		}
 		wg.Go(func() {
 			defer func() { <-places }()
 			p := q.at
 			p.Now = now
-			answers[i] = find(ctx, at, &p)
+			if f := find(ctx, at, &p); ctx.Err() == nil {
+				w.answered(q, f)
+			}
 		})
 	}
-	return answers
 }
 
 // expire shows what has waited for as long as what was before it lets it.
