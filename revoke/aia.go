@@ -30,7 +30,7 @@ func (c *Fetcher) Issuers(ctx context.Context, cert *x509.Certificate) ([]*x509.
 		return nil, fmt.Errorf("%w: it does not say where its issuer's certificate is", ErrNoSource)
 	}
 	sum := sha256.Sum256(cert.Raw)
-	list, err := c.issuers.get(ctx, c.id+string(sum[:]), func(ctx context.Context, _ *kept[[]*x509.Certificate]) (*kept[[]*x509.Certificate], error) {
+	list, err := c.issuers.get(ctx, c.id+string(sum[:]), hostOf(where[0]), func(ctx context.Context, _ *kept[[]*x509.Certificate]) (*kept[[]*x509.Certificate], error) {
 		if c.client == nil {
 			return nil, errNoClient
 		}

@@ -12,11 +12,11 @@ import (
 // used stays longest.
 func TestShelfIsBounded(t *testing.T) {
 	at := time.Unix(1e9, 0)
-	s := newShelf[int](func() time.Time { return at }, 10, 1000)
+	s := newShelf[int](func() time.Time { return at }, 10, 1000, 8)
 	loads := 0
 	get := func(n, size int) {
 		t.Helper()
-		v, err := s.get(t.Context(), fmt.Sprint(n), func(context.Context, *kept[int]) (*kept[int], error) {
+		v, err := s.get(t.Context(), fmt.Sprint(n), "", func(context.Context, *kept[int]) (*kept[int], error) {
 			loads++
 			return &kept[int]{n, size, at, at.Add(time.Hour)}, nil
 		})
@@ -38,7 +38,7 @@ func TestShelfIsBounded(t *testing.T) {
 		t.Errorf("%d bytes, %d items", s.bytes, len(s.items))
 	}
 	for n := range 200 {
-		s.get(t.Context(), fmt.Sprint("bad", n), func(context.Context, *kept[int]) (*kept[int], error) { return nil, errNoClient })
+		s.get(t.Context(), fmt.Sprint("bad", n), "", func(context.Context, *kept[int]) (*kept[int], error) { return nil, errNoClient })
 	}
 	if len(s.items) > 10 {
 		t.Errorf("%d failures are kept", len(s.items))
@@ -47,29 +47,47 @@ func TestShelfIsBounded(t *testing.T) {
 }
 
 func TestFlightsAreBounded(t *testing.T) {
-	s := newShelf[int](time.Now, 1000, 1000)
+	const most = 8
+	s := newShelf[int](time.Now, 1000, 1000, most)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // nobody waits
-	for n := range maxFlights + 10 {
-		s.get(ctx, fmt.Sprint(n), func(ctx context.Context, _ *kept[int]) (*kept[int], error) {
+	for n := range 10 * most {
+		for host, want := range map[string]int{"a": most / perHost, "b": most / perHost} {
+			s.get(ctx, fmt.Sprint(host, n), host, func(ctx context.Context, _ *kept[int]) (*kept[int], error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+			if got := s.hosts[host]; got != min(n+1, want) {
+				t.Errorf("%d in flight to %s", got, host)
+			}
+		}
+	}
+	if _, err := s.get(t.Context(), "one more", "a", nil); err != errCrowd {
+		t.Error(err)
+	}
+	for n := range 10 * most {
+		s.get(ctx, fmt.Sprint(n), fmt.Sprint(n), func(ctx context.Context, _ *kept[int]) (*kept[int], error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		})
 	}
-	if n := len(s.flights); n != maxFlights {
+	if n := len(s.stops); n != most {
 		t.Errorf("%d in flight", n)
 	}
-	if _, err := s.get(t.Context(), "one more", nil); err != errBusy {
+	if _, err := s.get(t.Context(), "one more", "c", nil); err != errBusy {
 		t.Error(err)
 	}
 	s.close()
+	if len(s.hosts) != 0 {
+		t.Errorf("%v after the end", s.hosts)
+	}
 }
 
 // A panic over what a stranger sent is an error of that one fetch.
 func TestPanicsAreErrors(t *testing.T) {
-	s := newShelf[int](time.Now, 10, 10)
+	s := newShelf[int](time.Now, 10, 10, 8)
 	defer s.close()
-	if _, err := s.get(t.Context(), "x", func(context.Context, *kept[int]) (*kept[int], error) { panic("boom") }); err == nil {
+	if _, err := s.get(t.Context(), "x", "", func(context.Context, *kept[int]) (*kept[int], error) { panic("boom") }); err == nil {
 		t.Error("no error")
 	}
 }

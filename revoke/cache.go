@@ -42,6 +42,13 @@ const (
 	maxFileBytes   = 256 << 20
 )
 
+// Bounds of fetches at one time; certificates that name places come from CAs that
+// are trusted, but from any of their customers.
+const (
+	maxFlights    = 256 // of small things
+	maxCRLFlights = 64  // each may take [MaxCRL] of memory
+)
+
 // NewCache makes o.Dir.
 func NewCache(o Options) (*Cache, error) {
 	d, err := openDisk(o.Dir, maxFiles, maxFileBytes)
@@ -53,9 +60,9 @@ func NewCache(o Options) (*Cache, error) {
 	}
 	return &Cache{
 		disk: d, now: o.Now, warn: o.Warn,
-		answers: newShelf[*Answer](o.Now, maxAnswers, maxAnswerBytes),
-		crls:    newShelf[*CRL](o.Now, maxCRLs, maxCRLBytes),
-		issuers: newShelf[[]*x509.Certificate](o.Now, maxIssuerSets, maxIssuerBytes),
+		answers: newShelf[*Answer](o.Now, maxAnswers, maxAnswerBytes, maxFlights),
+		crls:    newShelf[*CRL](o.Now, maxCRLs, maxCRLBytes, maxCRLFlights),
+		issuers: newShelf[[]*x509.Certificate](o.Now, maxIssuerSets, maxIssuerBytes, maxFlights),
 	}, nil
 }
 
@@ -82,10 +89,11 @@ func (c *Cache) Fetcher(id string, client *http.Client) *Fetcher {
 
 // OCSP gives what the responders that cert names say of it.
 func (c *Fetcher) OCSP(ctx context.Context, cert, issuer *x509.Certificate) (*Answer, error) {
-	if len(places(cert.OCSPServer)) == 0 {
+	responders := places(cert.OCSPServer)
+	if len(responders) == 0 {
 		return nil, fmt.Errorf("%w: it has no OCSP responder", ErrNoSource)
 	}
-	a, err := c.answers.get(ctx, c.id+keyOf(cert, issuer), func(ctx context.Context, old *kept[*Answer]) (*kept[*Answer], error) {
+	a, err := c.answers.get(ctx, c.id+keyOf(cert, issuer), hostOf(responders[0]), func(ctx context.Context, old *kept[*Answer]) (*kept[*Answer], error) {
 		return c.loadOCSP(ctx, cert, issuer, old)
 	})
 	if err != nil {
@@ -151,7 +159,7 @@ func (c *Fetcher) CRL(ctx context.Context, cert, issuer *x509.Certificate) (*Ans
 	// All points of a certificate have the same list, or another's part of it that
 	// Judge refuses, so one that serves is enough.
 	a, err := each(cert.CRLDistributionPoints, func(place string) (*Answer, error) {
-		list, err := c.crls.get(ctx, c.id+place+"\x00"+keyOf(issuer, issuer), func(ctx context.Context, old *kept[*CRL]) (*kept[*CRL], error) {
+		list, err := c.crls.get(ctx, c.id+place+"\x00"+keyOf(issuer, issuer), hostOf(place), func(ctx context.Context, old *kept[*CRL]) (*kept[*CRL], error) {
 			return c.loadCRL(ctx, place, issuer, old)
 		})
 		if err != nil {

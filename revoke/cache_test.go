@@ -289,6 +289,35 @@ func TestOneFetchAtATime(t *testing.T) {
 	}
 }
 
+// A responder that is slow, for however many certificates, is slow for those alone.
+func TestSlowResponderHoldsNobodyElse(t *testing.T) {
+	s := newSite(t)
+	slow, fast := newServer(t, hang), newServer(t, nil)
+	f, _ := newFetcher(t)
+	nobody, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 300 {
+		s.at(ca.OCSPAt(slow.URL), ca.CRLAt(slow.URL+"/"+s.leaf.Cert.SerialNumber.String()), ca.AIAAt(slow.URL))
+		f.OCSP(nobody, s.leaf.Cert, s.inter.Cert)
+		f.CRL(nobody, s.leaf.Cert, s.inter.Cert)
+		f.Issuers(nobody, s.leaf.Cert)
+	}
+	place := strings.Replace(fast.URL, "127.0.0.1", "localhost", 1)
+	s.at(ca.OCSPAt(place), ca.AIAAt(place+"/issuer"))
+	fast.set(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/issuer" {
+			w.Write(s.inter.Cert.Raw)
+			return
+		}
+		w.Write(s.good())
+	})
+	a, err := f.OCSP(t.Context(), s.leaf.Cert, s.inter.Cert)
+	wantAnswer(t, a, err, false)
+	if found, err := f.Issuers(t.Context(), s.leaf.Cert); len(found) != 1 {
+		t.Error(found, err)
+	}
+}
+
 // A body of one byte a while ends by its time; so does a cache that is closed.
 func TestCloseEndsFetches(t *testing.T) {
 	s := newSite(t)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -41,6 +42,15 @@ func places(list []string) []string {
 		}
 	}
 	return good
+}
+
+// hostOf is the host of one of [places].
+func hostOf(place string) string {
+	u, err := url.Parse(place)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Hostname())
 }
 
 func isPlain(u *url.URL) bool { return u.Scheme == "http" && u.Host != "" && u.User == nil }

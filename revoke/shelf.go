@@ -15,16 +15,16 @@ import (
 //	   ▲                 │          │
 //	   └── a while ── failed ◀──────┘ until its end
 type shelf[V any] struct {
-	maxItems, maxBytes int
-	now                func() time.Time
-	flights            chan struct{} // one place a fetch
+	maxItems, maxBytes, maxFlights int
+	now                            func() time.Time
 
 	mu     sync.Mutex
 	items  map[string]*item[V]
 	bytes  int
 	clock  uint64 // counts uses
 	closed bool
-	stops  map[*item[V]]context.CancelFunc
+	stops  map[*item[V]]context.CancelFunc // one a flight
+	hosts  map[string]int                  // flights to each
 	wg     sync.WaitGroup
 }
 
@@ -58,22 +58,23 @@ const (
 	lastPause  = 10 * time.Minute
 )
 
-// maxFlights bounds fetches at one time; certificates that name places come from
-// CAs that are trusted, but from any of their customers.
-const maxFlights = 64
+// perHost is the part of all flights that may be to one host, so that one which is
+// slow leaves the others theirs.
+const perHost = 4
 
 // flightTime bounds one fetch, over all its places.
 const flightTime = 30 * time.Second
 
 var (
 	errBusy   = errors.New("too many fetches at one time")
+	errCrowd  = errors.New("too many fetches from this host at one time")
 	errClosed = errors.New("ending")
 )
 
-func newShelf[V any](now func() time.Time, items, bytes int) *shelf[V] {
+func newShelf[V any](now func() time.Time, items, bytes, flights int) *shelf[V] {
 	return &shelf[V]{
-		maxItems: items, maxBytes: bytes, now: now, flights: make(chan struct{}, maxFlights),
-		items: map[string]*item[V]{}, stops: map[*item[V]]context.CancelFunc{},
+		maxItems: items, maxBytes: bytes, maxFlights: flights, now: now,
+		items: map[string]*item[V]{}, stops: map[*item[V]]context.CancelFunc{}, hosts: map[string]int{},
 	}
 }
 
@@ -81,8 +82,8 @@ func newShelf[V any](now func() time.Time, items, bytes int) *shelf[V] {
 type load[V any] func(ctx context.Context, old *kept[V]) (*kept[V], error)
 
 // get gives what there is of key, or waits for it until ctx ends. What has run half
-// its time is fetched anew behind the caller's back.
-func (s *shelf[V]) get(ctx context.Context, key string, l load[V]) (v V, err error) {
+// its time is fetched anew behind the caller's back. host is who is asked first.
+func (s *shelf[V]) get(ctx context.Context, key, host string, l load[V]) (v V, err error) {
 	now := s.now()
 	s.mu.Lock()
 	it := s.items[key]
@@ -95,7 +96,7 @@ func (s *shelf[V]) get(ctx context.Context, key string, l load[V]) (v V, err err
 	good := it.kept.at(now)
 	paused := it.failed != nil && it.pausesAt(now)
 	if it.flight == nil && !paused && (!good || now.After(it.half())) {
-		err = s.start(key, it, l)
+		err = s.start(host, it, l)
 	}
 	flight, failed := it.flight, it.failed
 	if good {
@@ -136,25 +137,25 @@ func (it *item[V]) pausesAt(now time.Time) bool {
 }
 
 // start begins a fetch. s.mu is held.
-func (s *shelf[V]) start(key string, it *item[V], l load[V]) error {
-	if s.closed {
+func (s *shelf[V]) start(host string, it *item[V], l load[V]) error {
+	switch {
+	case s.closed:
 		return errClosed
-	}
-	select {
-	case s.flights <- struct{}{}:
-	default:
+	case len(s.stops) >= s.maxFlights:
 		return errBusy
+	case s.hosts[host] >= s.maxFlights/perHost:
+		return errCrowd
 	}
+	s.hosts[host]++
 	// Not the caller's: whoever comes next wants it as well.
 	ctx, cancel := context.WithTimeout(context.Background(), flightTime)
 	s.stops[it] = cancel
 	it.flight = make(chan struct{})
 	old := it.kept
 	s.wg.Go(func() {
-		defer func() { <-s.flights }()
 		defer cancel()
 		k, err := guarded(ctx, old, l)
-		s.land(key, it, k, err)
+		s.land(host, it, k, err)
 	})
 	return nil
 }
@@ -170,13 +171,16 @@ func guarded[V any](ctx context.Context, old *kept[V], l load[V]) (k *kept[V], e
 	return l(ctx, old)
 }
 
-func (s *shelf[V]) land(key string, it *item[V], k *kept[V], err error) {
+func (s *shelf[V]) land(host string, it *item[V], k *kept[V], err error) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(it.flight)
 	it.flight = nil
 	delete(s.stops, it)
+	if s.hosts[host]--; s.hosts[host] == 0 {
+		delete(s.hosts, host)
+	}
 	if err != nil {
 		it.failed, it.at = err, now
 		it.failures++
