@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"math/big"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -236,3 +238,43 @@ func TestIC38Cost(t *testing.T) {
 		t.Errorf("a verdict took %v, ten signatures take %v", all, ten)
 	}
 }
+
+// The table of the manual has every row, and under each profile what becomes of it.
+func TestInterceptionIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../doc/verify.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type verdicts [3]string // as testca.Profiles
+	rows := map[string][]verdicts{}
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, "|")
+		for _, id := range idOf.FindAllString(cells[min(1, len(cells)-1)], -1) {
+			var v verdicts
+			for i := range v {
+				if v[i] = cells[min(3+i, len(cells)-1)]; strings.TrimSpace(v[i]) == "same" {
+					v[i] = v[i-1]
+				}
+			}
+			rows[id] = append(rows[id], v)
+		}
+	}
+	for _, c := range testca.Cases() {
+		for i, profile := range testca.Profiles() {
+			want := c.Want.Of(profile)
+			if c.Notes[profile] != "" {
+				want = "note"
+			}
+			if c.ID != "IC-00" && !slices.ContainsFunc(rows[c.ID], func(v verdicts) bool { return strings.Contains(v[i], want) }) {
+				t.Errorf("%s, %s: %q does not stand in %q", c.Name(), profile, want, rows[c.ID])
+			}
+		}
+	}
+	for _, c := range testca.Servers() {
+		if rows[c.ID] == nil {
+			t.Errorf("%s is not documented", c.Name())
+		}
+	}
+}
+
+var idOf = regexp.MustCompile(`I[CT]-[0-9]{2}`)

@@ -2,37 +2,12 @@ package verify_test
 
 import (
 	"crypto/x509"
-	"encoding/base64"
 	"testing"
 	"time"
 
 	"sallyport/internal/ca"
 	"sallyport/verify"
 )
-
-// eDellRoot is the public key of the CA of that name, whose private key was in
-// every computer that its maker sold in 2015.
-const eDellRoot = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAvdEmDW7NW4RfQfDhdYbOzqgj1b6jsdl1V0EwxVvgbNvi5mMJM2Ns/Hhvws0UvW4CtS37" +
-	"lVUxAOw5NjcuD9d79Q26RjZv7SWVQ7PMFhiluwVxyjifpKxO8OE2Lm36Q+jtzbdmtgE+Y67zZ4Qnpxq+z+3f277AU6RdfC9EKIcD+VbI1Y0Q+HXv5sIQ/erk" +
-	"34mtX7oejfNA8S/lBQlh2ZewyYPYIxCiN5BSPrwn3U/nDkEqO6sbTGOK/OFKiJ73KbtVHAsWNZJxG7D/1dXoIupPIvnGuqKIOnW5M66o2Pe7HK2z2hxuygle" +
-	"7GPmIRiRIzWe8u6kS/6WDL1arMgQUybWXwIDAQAB"
-
-// Nobody here can sign with a distrusted key, so that it is that of a leaf, and of
-// a leaf which is its own anchor.
-func TestDistrustedKeys(t *testing.T) {
-	key, err := base64.StdEncoding.DecodeString(eDellRoot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	run(t, []row{
-		{"IC-49 below a root", leaf(ca.SPKI(key)), always(verify.Distrusted)},
-		{"IC-49 imported", func(r *rig) []*x509.Certificate {
-			chain := r.root.Chain(r.root.Leaf(good, ca.SPKI(key)))
-			r.anchors = chain
-			return chain
-		}, always(verify.Distrusted)},
-	})
-}
 
 func TestOwnCA(t *testing.T) {
 	root := ca.TestAt(t, now)

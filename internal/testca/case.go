@@ -50,6 +50,7 @@ const (
 	weakKey     = "weak_key"
 	weakSig     = "weak_sig"
 	keyUsage    = "key_usage"
+	distrusted  = "ca_distrusted"
 
 	handshakeFailed = "server_handshake_failed"
 )

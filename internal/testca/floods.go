@@ -162,6 +162,10 @@ func goodServers() []ServerCase {
 		{ID: "IT-13", Title: "a byte of handshake a record, 1.3", serve: split(0, 1, v13)},
 		{ID: "IT-13", Title: "three bytes of handshake a record", serve: split(0, 3, v12)},
 		{ID: "IT-13", Title: "seven bytes of handshake a record, two a segment", serve: split(2, 7, v12)},
+		{ID: "IC-54", Title: "a certificate of ours is asked for", serve: with(func(c *tls.Config) { c.ClientAuth = tls.RequestClientCert })},
+		{ID: "IC-54", Title: "a certificate of ours is required", Want: rejectedCert, serve: with(func(c *tls.Config) { // by TLS 1.3 this is told too late for the table
+			c.MaxVersion, c.ClientAuth = v12, tls.RequireAnyClientCert
+		})},
 		{ID: "IT-15", Title: "TLS 1.3 alone", serve: only(v13)},
 		{ID: "IT-15", Title: "TLS 1.2 alone", serve: only(v12)},
 		{ID: "IT-15", Title: "post-quantum alone", serve: with(func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768} })},

@@ -5,8 +5,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/base64"
 	"fmt"
 	"math/big"
 
@@ -74,10 +76,31 @@ func keyCases() []Case {
 		{"IC-30", "brainpool", all(weakKey), nil, leaf(unparsed, spki(oidEC, oidBrainpool, append([]byte{4}, make([]byte, 64)...)))},
 		{"IC-30", "a point that is on no curve", all(invalid), nil, leaf(unparsed, spki(oidEC, asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7}, append([]byte{4}, make([]byte, 64)...)))},
 	}
+	known := func(m *Made) *ca.Leaf { return m.root.Leaf(good, ca.SPKI(eDellRoot())) }
+	cases = append(cases, // nobody here can sign with a distrusted key
+		Case{"IC-49", "a key that is in everybody's hands", all(distrusted), nil, func(m *Made) { m.send(known(m)) }},
+		Case{"IC-49", "a key that is in everybody's hands, imported", all(distrusted), nil, func(m *Made) {
+			l := known(m)
+			m.Anchors = []*x509.Certificate{l.Cert}
+			m.send(l)
+		}})
 	for _, bits := range []int{512, 768, 1016} {
 		cases = append(cases, Case{"IC-26", fmt.Sprintf("RSA %d", bits), all(weakKey), nil, leaf(ca.RSA(bits))})
 	}
 	return cases
+}
+
+// eDellRoot is the public key of the CA of that name, whose private key was in
+// every computer that its maker sold in 2015.
+func eDellRoot() []byte {
+	der, err := base64.StdEncoding.DecodeString("MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAvdEmDW7NW4RfQfDhdYbOzqgj1b6jsdl1V0EwxVvgbNvi5mMJM2Ns/Hhvws0UvW4CtS37" +
+		"lVUxAOw5NjcuD9d79Q26RjZv7SWVQ7PMFhiluwVxyjifpKxO8OE2Lm36Q+jtzbdmtgE+Y67zZ4Qnpxq+z+3f277AU6RdfC9EKIcD+VbI1Y0Q+HXv5sIQ/erk" +
+		"34mtX7oejfNA8S/lBQlh2ZewyYPYIxCiN5BSPrwn3U/nDkEqO6sbTGOK/OFKiJ73KbtVHAsWNZJxG7D/1dXoIupPIvnGuqKIOnW5M66o2Pe7HK2z2hxuygle" +
+		"7GPmIRiRIzWe8u6kS/6WDL1arMgQUybWXwIDAQAB")
+	if err != nil {
+		panic(err)
+	}
+	return der
 }
 
 func signatureCases() []Case {

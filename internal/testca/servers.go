@@ -36,6 +36,7 @@ const (
 	serverGone     = "server_gone"
 	serverTimeout  = "server_handshake_timeout"
 	serverProtocol = "server_protocol_error"
+	rejectedCert   = "server_rejected_our_certificate"
 )
 
 // Servers is the table.
