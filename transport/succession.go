@@ -161,9 +161,11 @@ func (a *PacketAcceptor) Leave() error {
 	if p := a.before.Load(); p != nil {
 		p.c.Close() // nobody reads for the process before us any more
 	}
+	// Not by way of the queue: without an association, Close empties that at once, and
+	// clients bring the cookies all the same. An empty socket has room for it.
+	_, _ = c.Write(append([]byte{saySecrets}, a.cookies.export(time.Now())...))
 	s := newSuccessor(c)
 	a.mu.Lock()
-	s.say(saySecrets, a.cookies.export(time.Now()))
 	for k := range a.at {
 		s.say(sayHere, a.here(&sender{key: k}))
 	}

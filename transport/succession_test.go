@@ -127,6 +127,81 @@ func TestSuccessionOfDTLS(t *testing.T) {
 	})
 }
 
+// Cookies are good for the successor also where no association is handed over, and the
+// other acceptor has ended before its successor begins.
+func TestSuccessionOfCookiesAlone(t *testing.T) {
+	d := listenDTLS(t, 1, PacketLimits{})
+	c := d.caller()
+	second := again(t, greeting(1), c.cookie(greeting(1)))
+	next := d.succeed(PacketOptions{DTLS: true})
+	if !d.a.Ended() {
+		t.Error("the old acceptor has not ended")
+	}
+	c.send(second)
+	_, s := next.accept()
+	wantRead(t, s, string(second))
+	next.wantCounts(map[PacketCount]uint64{PacketsBegun: 1})
+}
+
+// A predecessor that says nothing keeps its successor waiting for so long and no longer.
+func TestPredecessorThatHangs(t *testing.T) {
+	d := listenDemux(t, "127.0.0.1", PacketOptions{Sockets: 1})
+	files, err := d.a.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := listenDemux(t, "127.0.0.1", PacketOptions{Inherited: files})
+	closeAll(files)
+	for _, s := range d.a.sockets { // as of a process that is stopped
+		s.SetReadDeadline(time.Unix(1, 0))
+	}
+	d.a.readers.Wait()
+	began := time.Now()
+	next.a.Begin()
+	if took := time.Since(began); took < handoverWithin {
+		t.Errorf("it waited for %s", took)
+	}
+	c := &caller{d.caller().UDPConn, next}
+	c.send([]byte("first"))
+	_, s := next.accept()
+	wantRead(t, s, "first")
+
+	// It goes on after all: what it had is gone, and it says so.
+	if err := d.a.Leave(); err != nil {
+		t.Error(err)
+	}
+	await(t, "its end", d.a.Ended)
+}
+
+// A successor that does not listen keeps nobody waiting, and associations are told once it ends.
+func TestSuccessorThatHangs(t *testing.T) {
+	d := listenDemux(t, "127.0.0.1", PacketOptions{})
+	var theirs []*packetConn
+	for range 2000 {
+		c := d.caller()
+		c.send([]byte("first"))
+		_, s := d.accept()
+		theirs = append(theirs, s)
+	}
+	files, err := d.a.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := listenDemux(t, "127.0.0.1", PacketOptions{Inherited: files})
+	closeAll(files)
+	if err := d.a.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range theirs[1:] {
+		s.Close()
+	}
+	next.a.Close() // never having begun
+	wantRead(t, theirs[0], "first")
+	wantReason(t, theirs[0], flow.Drained)
+	theirs[0].Close()
+	await(t, "its end", d.a.Ended)
+}
+
 // Where the successor ends first, nobody reads for the associations that are left.
 func TestSuccessorThatEnds(t *testing.T) {
 	d := listenDemux(t, "127.0.0.1", PacketOptions{})

@@ -25,8 +25,11 @@ import (
 // byte has the running one stop, which closes the connection. Until then nothing has
 // changed, and whatever goes wrong leaves the running one as it is.
 type offer struct {
-	Key    string `json:"key"`
-	Notify string `json:"notify,omitempty"` // in the last one: where the service manager listens
+	Key string `json:"key"`
+
+	// In the last one: where the service manager listens, and how often it wants to hear.
+	Notify   string        `json:"notify,omitempty"`
+	Watchdog time.Duration `json:"watchdog,omitempty"`
 }
 
 const (
@@ -130,7 +133,7 @@ func (s *service) offerAll(c *net.UnixConn) error {
 			return fmt.Errorf("handing over %s: %w", key, err)
 		}
 	}
-	return sendOffer(c, offer{Notify: os.Getenv("NOTIFY_SOCKET")})
+	return sendOffer(c, offer{Notify: os.Getenv("NOTIFY_SOCKET"), Watchdog: watchdog(s.log)})
 }
 
 func sendOffer(c *net.UnixConn, o offer, files ...*os.File) error {
@@ -176,9 +179,7 @@ func takeOver(path string) (*predecessor, error) {
 			return nil, fmt.Errorf("taking over the sockets of the process that runs: %w", err)
 		}
 		if o.Key == "" {
-			if o.Notify != "" && os.Getenv("NOTIFY_SOCKET") == "" {
-				os.Setenv("NOTIFY_SOCKET", o.Notify)
-			}
+			inheritManager(o)
 			return p, nil
 		}
 		switch {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,10 +40,7 @@ func (s supervisor) stopping() {
 // watch says that all is well, as often as the service manager asks for (WatchdogSec=),
 // while alive returns.
 func (s supervisor) watch(ctx context.Context, alive func()) {
-	every, err := sd.SdWatchdogEnabled(false)
-	if err != nil {
-		s.log.Warn("the watchdog of the service manager: " + err.Error())
-	}
+	every := watchdog(s.log)
 	if every <= 0 {
 		return
 	}
@@ -56,6 +54,28 @@ func (s supervisor) watch(ctx context.Context, alive func()) {
 			return
 		case <-tick.C:
 		}
+	}
+}
+
+// watchdog is how long the service manager waits to hear that all is well; 0: it does not.
+func watchdog(log *slog.Logger) time.Duration {
+	every, err := sd.SdWatchdogEnabled(false)
+	if err != nil {
+		log.Warn("the watchdog of the service manager: " + err.Error())
+	}
+	return every
+}
+
+// inheritManager has who is started by hand speak to the service manager of the process
+// before it, which would end a main process that is not heard of.
+func inheritManager(o offer) {
+	if o.Notify == "" || os.Getenv("NOTIFY_SOCKET") != "" {
+		return
+	}
+	os.Setenv("NOTIFY_SOCKET", o.Notify)
+	os.Unsetenv("WATCHDOG_PID")
+	if o.Watchdog > 0 {
+		os.Setenv("WATCHDOG_USEC", strconv.FormatInt(o.Watchdog.Microseconds(), 10))
 	}
 }
 

@@ -84,3 +84,27 @@ func TestServiceManagerIsTold(t *testing.T) {
 		t.Errorf("the exit code is %d", code)
 	}
 }
+
+// Who takes over is started by hand, and goes on speaking to the service manager as the
+// process before it did: the manager would end a main process that it does not hear of.
+func TestServiceManagerHearsWhoTakesOver(t *testing.T) {
+	m, dir := newManager(t), t.TempDir()
+	r := &reloader{site: newSite(t), file: filepath.Join(t.TempDir(), "sallyport.yaml"), echo: serveEach(t, echo)}
+	r.write(t, oneListener)
+	r.Program = testnet.StartIn(t, func(cmd *exec.Cmd) {
+		promptly(cmd)
+		cmd.Env = append(cmd.Env, "RUNTIME_DIRECTORY="+dir, "NOTIFY_SOCKET="+m.path, "WATCHDOG_USEC=200000")
+	}, "run", "-c", r.file)
+	m.expect(t, "READY=1")
+	now := testnet.StartIn(t, func(cmd *exec.Cmd) { promptly(cmd); cmd.Env = append(cmd.Env, "RUNTIME_DIRECTORY="+dir) }, "upgrade", "-c", r.file)
+	m.expect(t, "MAINPID=")
+	if said := m.expect(t, "READY=1"); said["MAINPID"] != fmt.Sprint(now.Pid()) {
+		t.Errorf("it says %v", said)
+	}
+	for range 5 { // one of them may be the other's last
+		m.expect(t, "WATCHDOG=1")
+	}
+	if code := r.Wait(); code != 0 {
+		t.Errorf("the exit code is %d", code)
+	}
+}

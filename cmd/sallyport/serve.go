@@ -184,17 +184,18 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	s.mu.Lock()
 	s.apply(accepting, change)
 	s.work(accepting, s.program)
-	inherited := s.program
 	s.mu.Unlock()
 	s.ready.Store(true)
 	s.serving.Go(func() { posture.TidyUp(accepting) })
 	s.serving.Go(func() { s.refusals.Say(accepting, s.log) })
 	go s.reloads(accepting, hups)
 	if s.before != nil {
+		s.upgrading.Lock() // no reload in between: none may remove what begins
 		if err := s.before.begun(); err != nil {
 			s.log.Warn(err.Error())
 		}
-		inherited.Begin()
+		s.program.Begin()
+		s.upgrading.Unlock()
 	}
 	s.openDoor(accepting)
 	s.tellReady(nil)

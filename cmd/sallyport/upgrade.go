@@ -18,9 +18,8 @@ func newUpgrade(warnings []string) *cobra.Command {
 version of sallyport, or a file that the running one's sandbox does not let
 through. It fetches the listening sockets from $RUNTIME_DIRECTORY/upgrade.sock
 (` + runtimeDir + ` where that is not set), goes on as sallyport run does, and the
-other one lets its connections finish and ends. Where anything is wrong, the
-other one goes on as if nothing had been. Associations of datagrams cannot move:
-they end, and clients begin anew.`,
+other one lets its connections finish and ends, associations of datagrams among
+them. Where anything is wrong, the other one goes on as if nothing had been.`,
 		Args: noFile,
 	}
 	serveFile(cmd, warnings, func() string { return doorPath(cmp.Or(os.Getenv("RUNTIME_DIRECTORY"), runtimeDir)) })
