@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"sallyport/dane"
+	"sallyport/internal/ca"
+	"sallyport/internal/testdns"
 	"sallyport/internal/testnet"
 	"sallyport/tool/probe"
 )
@@ -130,6 +133,59 @@ func TestProbeDTLS(t *testing.T) {
 	for _, want := range []string{"versions    DTLS 1.2\n", "pkix passes", "route ", "DTLS 1.2, TLS_ECDHE_"} {
 		if err != nil || !strings.Contains(out, want) {
 			t.Fatalf("%v, without %q:\n%s", err, want, out)
+		}
+	}
+	file := write(t, "sallyport.yaml", fmt.Sprintf("listeners: [{from: \"udp://127.0.0.1:0\", name: things, to: {addr: \"dtls://%s\", name: coap.test, ca: %s}}]", secure, c.anchors))
+	reports, good := probeJSON(t, "-c", file)
+	if r := reports[0]; !good || taken(r.Versions) != "DTLS 1.2" || r.Routes[0].By != "things" || len(r.Chain) == 0 || r.Verdicts[0].By != "pkix" || !r.Verdicts[0].Passes {
+		t.Errorf("%+v", r)
+	}
+}
+
+// What DNS has and what is stapled stands in the report, with what each is worth.
+func TestProbeSaysWhatElseThereIs(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	site := &daneSite{stock: d.stock, leaves: map[string]*ca.Leaf{}, servers: map[string]string{}, records: testdns.Records{}}
+	leaf := d.inter.Leaf([]string{"*.example.test", "*.insecure.test", "*.bogus.test"})
+	cert, _, err := leaf.Write(d.dir, "stapled")
+	if err != nil {
+		t.Fatal(err)
+	}
+	staple := write(t, "staple.der", string(respond(t, d.delegate, d.good(leaf.Cert))))
+	server := d.sServer(t, cert, "-cert_chain", write(t, "chain.pem", string(d.inter.CertPEM())), "-status_file", staple)
+	site.leaves["here"], site.servers["here"] = leaf, server.addr
+	record := site.record(t, "here", 3, 1, dane.SHA256)
+	site.publish(t, "svc.example.test", "here", record, "3 2 1 "+strings.Repeat("0", 64))
+	site.publish(t, "none.example.test", "here")
+	site.publish(t, "svc.insecure.test", "here", record)
+	site.publish(t, "svc.bogus.test", "here", record)
+	dns := testdns.Start(t, site.records)
+	for name, want := range map[string]struct{ reason, first string }{
+		"svc.example.test":  {"", "3 1 1 "},
+		"none.example.test": {"dane_absent", "none (DNSSEC: secure)"},
+		"svc.insecure.test": {"dane_insecure", "none (DNSSEC: insecure)"},
+		"svc.bogus.test":    {"dane_bogus", "bogus"},
+	} {
+		reports, good := probeJSON(t, "tls://"+server.addr, "--to-ca", d.anchors, "--to-name", name, "--resolver-addr", "udp://"+dns.Resolver)
+		r := reports[0]
+		found := map[string][]string{}
+		for _, e := range r.Extras {
+			found[e.Kind] = append(found[e.Kind], e.Text)
+		}
+		if len(found["staple"]) != 1 || !strings.HasPrefix(found["staple"][0], "good, of ") {
+			t.Errorf("%s: the staple %q", name, found["staple"])
+		}
+		text := strings.Join(found["tlsa"], "\n")
+		if !strings.Contains(text, want.first) || want.reason == "" && (!strings.Contains(text, record+" (DNSSEC: secure)") || !strings.Contains(text, "not usable: ")) {
+			t.Errorf("%s: %q", name, text)
+		}
+		said := map[string]string{}
+		for _, v := range r.Verdicts {
+			said[v.By] = v.Reason
+		}
+		if !good || said["dane"] != want.reason || said["pkix"] != "" || said["revocation"] != "revocation_unknown" || len(said) != 3 {
+			t.Errorf("%s: %v, %+v", name, good, r.Verdicts)
 		}
 	}
 }
