@@ -23,6 +23,7 @@ type Metrics struct {
 	Lost      func() uint64      // lines that the log has lost; may be nil
 	Ages      func() Ages        // may be nil
 	Held      func() int         // certificates that wait for DNS; may be nil
+	Servers   func() []Servers   // may be nil
 
 	registry *prometheus.Registry
 	mu       sync.Mutex
@@ -37,6 +38,13 @@ type Metrics struct {
 type Datagrams struct {
 	Listener, Event string
 	N               uint64
+}
+
+// Servers are those of one route that are in one state. Their addresses are no labels:
+// of a name they are whatever DNS says.
+type Servers struct {
+	Route, State string
+	N            int
 }
 
 // Certificate is one of ours that is in use.
@@ -161,6 +169,7 @@ var (
 	descExpiry     = desc("certificate_expiry_timestamp_seconds", "When a certificate of ours expires.", "file", "name")
 	descLimits     = desc("limit_hits_total", "Connections that a limit has kept out.", "listener", "limit")
 	descDatagrams  = desc("datagrams_total", "What listeners of datagrams have counted; doc/log.md says what is a drop.", "listener", "event")
+	descServers    = desc("servers", "Servers of a route, by their state: up, down, or drained.", "route", "state")
 	descLost       = desc("log_lines_lost_total", "Lines that the log has lost, since nobody took them.")
 )
 
@@ -172,7 +181,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descFlows, descOpen, descBytes, descHandshakes, descAlerts, descReloads, descLoaded, descExpiry, descLimits, descDatagrams, descLost,
-		descRefusals, descListAge, descStapleAge, descStapleLeft, descHeld,
+		descRefusals, descListAge, descStapleAge, descStapleLeft, descHeld, descServers,
 	} {
 		to <- d
 	}
@@ -216,6 +225,11 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	if c.m.Held != nil {
 		gauge(descHeld, float64(c.m.Held()))
+	}
+	if c.m.Servers != nil {
+		for _, s := range c.m.Servers() {
+			gauge(descServers, float64(s.N), s.Route, s.State)
+		}
 	}
 	good, failed := c.m.Reloads()
 	counter(descReloads, float64(good), "good")

@@ -46,6 +46,7 @@ func TestMetrics(t *testing.T) {
 	m := NewMetrics("v1", start)
 	m.Datagrams = func() []Datagrams { return []Datagrams{{"d", "not_dtls", 7}} }
 	m.Lost = func() uint64 { return 9 }
+	m.Servers = func() []Servers { return []Servers{{"l/1", "up", 2}, {"l/1", "down", 0}} }
 	lists := 90 * time.Second
 	m.Ages = func() Ages {
 		held := Staple{Name: "a.example", Serial: "1f", Held: true, Age: time.Minute, Left: -time.Second}
@@ -112,6 +113,8 @@ func TestMetrics(t *testing.T) {
 		`sallyport_limit_hits_total{limit="flows",listener="l"} 1`,
 		`sallyport_datagrams_total{event="not_dtls",listener="d"} 7`,
 		`sallyport_log_lines_lost_total 9`,
+		`sallyport_servers{route="l/1",state="up"} 2`,
+		`sallyport_servers{route="l/1",state="down"} 0`,
 		`sallyport_verify_failures_total{reason="pin_mismatch",side="outbound",verifier="pin"} 1`,
 		`sallyport_verify_seconds_count{side="inbound"} 41`,
 		`sallyport_verify_seconds_count{side="outbound"} 1`,

@@ -127,9 +127,19 @@ func TestControlDrainsServers(t *testing.T) {
 	sock := filepath.Join(t.TempDir(), "a.sock")
 	one, two := serving(t, echo), serving(t, echo)
 	w := &way{site: newSite(t), in: true}
-	w.Program = start(t, "proxy", "tls://127.0.0.1:0", "tcp://"+one, "tcp://"+two, "--cert", w.cert, "--key", w.key, "--admin", "unix:"+sock)
+	w.Program = start(t, "proxy", "tls://127.0.0.1:0", "tcp://"+one, "tcp://"+two, "--cert", w.cert, "--key", w.key, "--admin", "unix:"+sock, "--metrics", "tcp://127.0.0.1:0")
 	if out, err := commanded(t, sock, "drain", "tcp://"+one); err != nil {
 		t.Fatalf("%v %s", err, out)
+	}
+	_, page := curl(t, "http://"+paneAddr(w.Program, "metrics")+"/metrics")
+	for name, want := range map[string]float64{
+		`sallyport_servers{route="tls-0",state="up"}`:      1,
+		`sallyport_servers{route="tls-0",state="down"}`:    0,
+		`sallyport_servers{route="tls-0",state="drained"}`: 1,
+	} {
+		if got := metric(t, page, name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
 	}
 	state := func() string {
 		for _, u := range asked[admin.Status](t, sock, "status").Servers {

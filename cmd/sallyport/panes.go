@@ -13,6 +13,7 @@ import (
 	"sallyport/config"
 	"sallyport/observe"
 	"sallyport/transport"
+	"sallyport/upstream"
 )
 
 // Bounds at the end of the process.
@@ -42,6 +43,7 @@ func (s *service) watch(queue *observe.Queue) {
 	s.metrics = observe.NewMetrics(versionText(), time.Now())
 	s.metrics.Lost = queue.Lost
 	s.metrics.Datagrams, s.metrics.Ages, s.metrics.Held = s.datagrams, s.ages, func() int { return len(s.held()) }
+	s.metrics.Servers = s.servers
 	s.records = &observe.Records{Log: s.log}
 	s.panes = map[string]*pane{}
 	s.started, s.asked, s.told = time.Now(), make(chan chan error), make(chan struct{}, 1)
@@ -74,6 +76,26 @@ func (s *service) held() []build.Held {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.program.Held()
+}
+
+func (s *service) servers() (list []observe.Servers) {
+	s.mu.Lock()
+	pools := s.program.Servers().Pools()
+	s.mu.Unlock()
+	n := map[observe.Servers]int{} // a listener may have the name of another one's route
+	for _, p := range pools {
+		for _, state := range []upstream.State{upstream.Up, upstream.Down, upstream.Drained} {
+			n[observe.Servers{Route: p.Route, State: string(state)}] += 0
+		}
+		for _, u := range p.Servers {
+			n[observe.Servers{Route: p.Route, State: string(u.State)}]++
+		}
+	}
+	for one, count := range n {
+		one.N = count
+		list = append(list, one)
+	}
+	return list
 }
 
 func (s *service) datagrams() (list []observe.Datagrams) {
