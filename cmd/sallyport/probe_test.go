@@ -59,6 +59,15 @@ func TestProbe(t *testing.T) {
 	if v, g := taken(r.Versions), taken(r.Groups); v != "TLS 1.2 TLS 1.1" || g != "X25519 P-256" {
 		t.Errorf("versions %q, groups %q", v, g)
 	}
+	var unclear []string
+	for _, g := range r.Groups {
+		if g.Unclear { // the key's own, P-256, is offered with them, and ahead
+			unclear = append(unclear, g.Name)
+		}
+	}
+	if strings.Join(unclear, " ") != "P-384 P-521" {
+		t.Errorf("unclear: %q", unclear)
+	}
 	if r.Agreed == nil || r.Agreed.Version != "TLS 1.2" || r.Agreed.ALPN != "h2" || !strings.Contains(r.Agreed.Cipher, "ECDHE_ECDSA") {
 		t.Errorf("agreed: %+v", r.Agreed)
 	}

@@ -109,6 +109,10 @@ var (
 	classic  = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384} // what DTLS has here
 )
 
+// lastCurve is the last of the elliptic curves among groups; TLS 1.2 knows no hybrids
+// (RFC 8446, section 4.2.7).
+const lastCurve = 0xff
+
 // try finds out what the server takes, each by itself.
 func (r *Report) try(ctx context.Context, p *build.Prober, seen *verify.Presented) {
 	var all sync.WaitGroup
@@ -124,9 +128,13 @@ func (r *Report) try(ctx context.Context, p *build.Prober, seen *verify.Presente
 			_, err := connect(ctx, p, p.Layer(version, group, &witness{}))
 			if c := curveOf(seen); err != nil && group != nil && c != 0 && c != group[0] {
 				// Up to TLS 1.2 the curve of the key must be among the groups (RFC 8422, section 5.1).
-				f, again := connect(ctx, p, p.Layer(version, append(group, c), &witness{}))
-				if again == nil && f.Outbound[0].Group == group[0] {
-					err = nil
+				if f, again := connect(ctx, p, p.Layer(version, append(group, c), &witness{})); again == nil {
+					if s := f.Outbound[0]; s.Group == group[0] {
+						err = nil
+					} else if s.Version != wire.VersionTLS13 && group[0] <= lastCurve { // the order in which both are offered is not ours to choose
+						t.Unclear, t.Why = true, fmt.Sprintf("the server's key is of %s, which has to be offered as well, and it takes that", groupName(tls.CurveID(c)))
+						return
+					}
 				}
 			}
 			if err != nil {

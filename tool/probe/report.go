@@ -39,9 +39,10 @@ func (r *Report) Good() bool {
 
 // Try is whether a handshake with one version or group alone succeeds.
 type Try struct {
-	Name string `json:"name"`
-	OK   bool   `json:"ok"`
-	Why  string `json:"why,omitempty"`
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"`
+	Unclear bool   `json:"unclear,omitempty"` // it could not be tried alone
+	Why     string `json:"why,omitempty"`
 }
 
 // Agreed is what server and prober settle on where both may choose.

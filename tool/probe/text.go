@@ -50,11 +50,14 @@ func (r *Report) Write(w io.Writer) error {
 }
 
 func tried(line func(string, string, ...any), head string, tries []Try) {
-	var yes, no []string
+	var yes, no, unclear []string
 	for _, t := range tries {
-		if t.OK {
+		switch {
+		case t.OK:
 			yes = append(yes, t.Name)
-		} else {
+		case t.Unclear:
+			unclear = append(unclear, t.Name)
+		default:
 			no = append(no, t.Name)
 		}
 	}
@@ -64,11 +67,14 @@ func tried(line func(string, string, ...any), head string, tries []Try) {
 	if len(yes) == 0 {
 		yes = []string{"none"}
 	}
-	if len(no) > 0 {
-		line(head, "%s; not %s", text(yes), text(no))
-		return
+	all := text(yes)
+	if len(unclear) > 0 {
+		all += "; perhaps " + text(unclear)
 	}
-	line(head, "%s", text(yes))
+	if len(no) > 0 {
+		all += "; not " + text(no)
+	}
+	line(head, "%s", all)
 }
 
 func said(line func(string, string, ...any), head string, list []Verdict) {
