@@ -69,7 +69,7 @@ func dialUDP(t testing.TB, addr string) *net.UDPConn {
 func endAtOnce(p *testnet.Program) {
 	p.Signal(syscall.SIGTERM)
 	p.WaitLog("ending: ")
-	p.Signal(syscall.SIGTERM)
+	p.SignalAgain(syscall.SIGTERM)
 }
 
 // mustEcho wants p back, in one datagram.
