@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -221,14 +222,17 @@ func withoutSecrets(line string) string {
 	if before, key, ok := strings.Cut(line, begin); ok {
 		return before + begin + stars(key)
 	}
-	parts := strings.Split(line, "@")
-	for i, p := range parts[:len(parts)-1] {
-		if colon := strings.LastIndexAny(p, ": \t/,\"'`"); colon >= 0 && p[colon] == ':' {
-			parts[i] = p[:colon+1] + stars(p[colon+1:])
-		}
+	out, done := "", 0
+	for _, at := range userinfo.FindAllStringSubmatchIndex(line, -1) {
+		from, to := at[2], at[3]
+		out, done = out+line[done:from]+stars(line[from:to]), to
 	}
-	return strings.Join(parts, "@")
+	return out + line[done:]
 }
+
+// userinfo finds what stands behind USER: up to the last @ of a word: whoever writes a
+// password into an address does not always escape what is in it.
+var userinfo = regexp.MustCompile(`(?:[a-zA-Z][a-zA-Z0-9+.-]*://)?[^\s:/@]*:(/?[^\s/]\S*|/)@`)
 
 // indent is as wide as the first n characters of line, tabs included.
 func indent(line string, n int) string {
