@@ -90,6 +90,7 @@ type Held struct {
 type Sandbox struct {
 	UID      int      `json:"uid"`
 	GID      int      `json:"gid"`
+	Groups   []int    `json:"groups"`   // beside gid
 	Landlock int      `json:"landlock"` // version; 0: its files are not confined
 	Dropped  bool     `json:"dropped"`  // its capabilities
 	Folders  Folders  `json:"folders"`

@@ -30,6 +30,24 @@ func dropBounding() error {
 	return nil
 }
 
+// setAside leaves this process the capabilities that it has, but has none in effect
+// until back is called.
+func setAside() (back func() error, err error) {
+	before, none := cap.GetProc(), cap.GetProc()
+	if err = none.ClearFlag(cap.Effective); err == nil {
+		err = none.SetProc()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("acting without capabilities: %w", err)
+	}
+	return func() error {
+		if err := before.SetProc(); err != nil {
+			return fmt.Errorf("having capabilities again: %w", err)
+		}
+		return nil
+	}, nil
+}
+
 // dropCapabilities gives up every capability on all threads.
 func dropCapabilities() error {
 	if err := cap.ResetAmbient(); err != nil && !errors.Is(err, syscall.EINVAL) {

@@ -19,13 +19,16 @@ import (
 type User struct {
 	Name     string // or its UID, where it has none
 	UID, GID int
+	Groups   []int // beside GID; of whom root becomes there are none
 }
 
 // Own is the user of the package, whom root becomes where nobody else is named.
 const Own = "sallyport"
 
 // Current is the user that this process acts as.
-func Current() User { return User{strconv.Itoa(os.Geteuid()), os.Geteuid(), os.Getegid()} }
+func Current() User {
+	return User{Name: strconv.Itoa(os.Geteuid()), UID: os.Geteuid(), GID: os.Getegid()}
+}
 
 func (u User) String() string {
 	if u.Name == strconv.Itoa(u.UID) {
@@ -77,14 +80,16 @@ func (u User) Acting() bool {
 }
 
 // Assume has a process of root's open files as u may, until back is called: what it
-// makes is u's from the beginning, and what u cannot read is known at once.
+// makes is u's from the beginning, and what u cannot read is known at once. Root acts
+// without its capabilities, as it will once it is confined.
 func (u User) Assume() (back func() error, err error) {
 	if u.Acting() {
-		return func() error { return nil }, nil
+		return setAside()
 	}
+	whole := func() error { return nil }
 	was, groups, err := os.Getegid(), []int(nil), error(nil)
 	if groups, err = syscall.Getgroups(); err == nil {
-		err = syscall.Setgroups(nil)
+		err = syscall.Setgroups(u.Groups)
 	}
 	// Of all threads, as those below (package syscall).
 	if err == nil {
@@ -93,11 +98,17 @@ func (u User) Assume() (back func() error, err error) {
 	if err == nil {
 		err = syscall.Setresuid(-1, u.UID, -1)
 	}
+	if err == nil && u.UID == 0 {
+		whole, err = setAside()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("acting as %s: %w", u, err)
 	}
 	return func() error {
-		err := syscall.Setresuid(-1, 0, -1)
+		err := whole()
+		if err == nil {
+			err = syscall.Setresuid(-1, 0, -1)
+		}
 		if err == nil {
 			err = syscall.Setresgid(-1, was, -1)
 		}
@@ -111,7 +122,7 @@ func (u User) Assume() (back func() error, err error) {
 	}, nil
 }
 
-// Become makes u the user of all threads for good, with no group but its own. Only
+// Become makes u the user of all threads for good, with no group but u's. Only
 // root can; who is u already stays as it is.
 func (u User) Become() error {
 	if u.Acting() {
@@ -119,7 +130,7 @@ func (u User) Become() error {
 	}
 	err := dropBounding() // while there is a right to
 	if err == nil {
-		err = syscall.Setgroups(nil)
+		err = syscall.Setgroups(u.Groups)
 	}
 	if err == nil {
 		err = syscall.Setresgid(u.GID, u.GID, u.GID)
@@ -162,14 +173,35 @@ func (u User) Settle(dir string, mode fs.FileMode) error {
 	if info, err := f.Stat(); err != nil || ownerOf(info) != 0 {
 		return err
 	}
-	var above unix.Stat_t
-	if err := unix.Fstatat(int(f.Fd()), "..", &above, 0); err != nil || above.Uid != 0 || above.Mode&0o022 != 0 {
-		return err
+	if !onlyRoots(dir) {
+		return nil
 	}
 	if _, err := f.Readdirnames(1); !errors.Is(err, io.EOF) {
 		return err
 	}
 	return f.Chown(u.UID, u.GID)
+}
+
+// onlyRoots says that nobody but root can make, remove or replace what is on the way to
+// dir, a link included. So it holds as long as root leaves it.
+func onlyRoots(dir string) bool {
+	real, holders := trail(dir)
+	for _, h := range append(holders, filepath.Dir(real)) {
+		if info, err := os.Lstat(h); err != nil || info.Mode().Perm()&0o022 != 0 {
+			return false
+		}
+		for ; ; h = filepath.Dir(h) {
+			info, err := os.Lstat(h)
+			// In a sticky folder each takes away its own alone: root's below it stays.
+			if err != nil || ownerOf(info) != 0 || info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+				return false
+			}
+			if h == "/" {
+				break
+			}
+		}
+	}
+	return true
 }
 
 // Give makes u the owner of a unix socket that was just bound, and of nothing else that

@@ -3,6 +3,7 @@ package posture
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 )
 
@@ -12,11 +13,11 @@ func TestFindUser(t *testing.T) {
 		want User
 		err  string
 	}{
-		{"root", User{"root", 0, 0}, ""},
-		{"0", User{"root", 0, 0}, ""},
-		{"54321:54322", User{"54321", 54321, 54322}, ""},
-		{"54321:root", User{"54321", 54321, 0}, ""},
-		{"root:54322", User{"root", 0, 54322}, ""},
+		{"root", User{Name: "root"}, ""},
+		{"0", User{Name: "root"}, ""},
+		{"54321:54322", User{Name: "54321", UID: 54321, GID: 54322}, ""},
+		{"54321:root", User{Name: "54321", UID: 54321}, ""},
+		{"root:54322", User{Name: "root", GID: 54322}, ""},
 		{"54321", User{}, "uid 54321 has no name here, and so no group: 54321:GROUP names one"},
 		{"54321:no-such", User{}, `there is no group "no-such" here`},
 		{"-1:0", User{}, `there is no user "-1" here (user: unknown user -1)` + "\nhint: useradd --system --user-group --no-create-home --shell /usr/sbin/nologin -1"},
@@ -26,7 +27,7 @@ func TestFindUser(t *testing.T) {
 			if said = err.Error(); said != c.err {
 				t.Errorf("%s: %v", c.text, err)
 			}
-		} else if c.err != "" || got != c.want {
+		} else if c.err != "" || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v", c.text, got)
 		}
 	}
@@ -50,21 +51,28 @@ func TestSettle(t *testing.T) {
 		must(t, err)
 		return ownerOf(info)
 	}
+	other := User{Name: "54321", UID: 54321, GID: 54321}
 	put(t, filepath.Join(dir, "x"), "")
-	must(t, User{"54321", 54321, 54321}.Settle(dir, 0o700))
+	must(t, other.Settle(dir, 0o700))
 	if owner() != 0 {
 		t.Error("a folder with files was given away")
 	}
-	must(t, os.Remove(filepath.Join(dir, "x")), os.Chown(filepath.Dir(dir), 54321, 54321), User{"54321", 54321, 54321}.Settle(dir, 0o700))
+	must(t, os.Remove(filepath.Join(dir, "x")), os.Chown(filepath.Dir(dir), 54321, 54321), other.Settle(dir, 0o700))
 	if owner() != 0 {
 		t.Error("a folder was given away that somebody else may have put there")
 	}
 	link := filepath.Join(t.TempDir(), "link")
 	must(t, os.Symlink(dir, link))
-	if err := (User{"54321", 54321, 54321}).Settle(link, 0o700); err == nil {
+	if err := other.Settle(link, 0o700); err == nil {
 		t.Error("a link was followed")
 	}
-	must(t, os.Chown(filepath.Dir(dir), 0, 0), User{"54321", 54321, 54321}.Settle(dir, 0o700))
+	theirs := filepath.Join(t.TempDir(), "theirs")
+	must(t, os.Mkdir(theirs, 0o755), os.Chown(filepath.Dir(dir), 0, 0), os.Symlink(filepath.Dir(dir), filepath.Join(theirs, "way")), os.Chown(theirs, 54321, 54321))
+	must(t, other.Settle(filepath.Join(theirs, "way", "state"), 0o700))
+	if owner() != 0 {
+		t.Error("a folder was given away that somebody else's link leads to")
+	}
+	must(t, other.Settle(dir, 0o700))
 	if owner() != 54321 {
 		t.Error("an empty folder was not given away")
 	}

@@ -44,6 +44,7 @@ func (c controller) Status() admin.Status {
 // Sandbox implements [admin.Controller].
 func (c controller) Sandbox() admin.Sandbox {
 	has := admin.Sandbox{UID: os.Geteuid(), GID: os.Getegid()}
+	has.Groups, _ = os.Getgroups() // which cannot fail: it asks for as many as there are
 	if s := c.sandbox; s != nil {
 		has.Landlock, has.Dropped, has.Folders = s.Landlock, s.Dropped, admin.Folders(s.Folders)
 	}

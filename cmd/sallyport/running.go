@@ -50,10 +50,10 @@ func lacks(has *admin.Sandbox, file *config.File, needs posture.Needs) error {
 			return fmt.Errorf("%w: port %d of %s needs CAP_NET_BIND_SERVICE, which it has given up", errRestart, port, place)
 		}
 	}
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 || has.UID == 0 && !has.Dropped {
 		return nil
 	}
-	u := posture.User{Name: strconv.Itoa(has.UID), UID: has.UID, GID: has.GID}
+	u := posture.User{Name: strconv.Itoa(has.UID), UID: has.UID, GID: has.GID, Groups: has.Groups}
 	back, err := u.Assume()
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	rights "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -78,4 +79,37 @@ func checked(t testing.TB, args ...string) (int, string) {
 		t.Fatal(err)
 	}
 	return 0, out
+}
+
+// The one who asks as root knows in which groups the running process is: those that its
+// service manager gave it count.
+func TestCheckRunningByGroups(t *testing.T) {
+	t.Parallel()
+	asRoot(t)
+	const shared = 23456
+	r := &reloader{site: newSite(t), file: filepath.Join(t.TempDir(), "sallyport.yaml"), echo: serveEach(t, echo)}
+	dir := t.TempDir()
+	r.write(t, "admin: unix:"+filepath.Join(dir, "admin.sock")+oneListener)
+	give(t, dir)
+	enter(t, r.cert, r.file)
+	if err := errors.Join(os.Chmod(r.file, 0o644), os.Chown(r.key, 0, shared), os.Chmod(r.key, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	p := testnet.StartIn(t, func(cmd *exec.Cmd) {
+		promptly(cmd)
+		cmd.Path = ownBinary(t)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: another, Gid: anotherGroup, Groups: []uint32{shared}}}
+	}, "run", "-c", r.file)
+	p.WaitListeners(1)
+	p.WaitLog("admin answers")
+	if code, out := checked(t, "-c", r.file, "--running"); code != 0 {
+		t.Errorf("with the key its group's, exit code %d: %s", code, out)
+	}
+	if err := os.Chown(r.key, 0, shared+1); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("uid %d may not read %s", another, r.key)
+	if code, out := checked(t, "-c", r.file, "--running"); code != exitFailed || !strings.Contains(out, want) {
+		t.Errorf("with the key another group's, exit code %d, want %q: %s", code, want, out)
+	}
 }

@@ -56,7 +56,7 @@ func settle(u posture.User, file *config.File) error {
 
 // readyAs is ready as far as u can read what file names and write what it keeps.
 func readyAs(u posture.User, needs posture.Needs, file *config.File, o build.Options) (program *build.Program, err error) {
-	if u.Acting() {
+	if u.Acting() && (u.UID != 0 || bool(file.Unsafe.NoSandbox)) {
 		return ready(file, o)
 	}
 	back, err := u.Assume()

@@ -212,6 +212,8 @@ func TestUserWithoutTheFiles(t *testing.T) {
 		{[]string{"--key", s.key, "--state-dir", state}, []string{"uid 12345 may not keep its state in " + state, "chown 12345 " + state}},
 		{[]string{"--key", s.key, "--unsafe-keylog", log}, []string{"uid 12345 may not write to " + log}},
 		{[]string{"--key", s.key, "--user", "no-such-user"}, []string{`there is no user "no-such-user" here`, "hint: useradd"}},
+		{[]string{"--key", s.key, "--user", "root"}, []string{"user root (uid 0) may not read " + s.key}},
+		{[]string{"--key", s.key, "--user", "root:12347"}, []string{"user root (uid 0) may not read " + s.key}},
 		{[]string{"--key", s.key, "--user", "54321"}, []string{"uid 54321 has no name here", "54321:GROUP"}},
 	} {
 		args := append([]string{"tls://127.0.0.1:0", "tcp://127.0.0.1:1", "--cert", s.cert}, c.args...)
