@@ -28,7 +28,8 @@ func (a *attempts) add(m *member, err error) {
 // Again implements [flow.Retrier].
 func (c *conn) Again(ctx context.Context, f *flow.Flow, failed error) (flow.Conn, error) {
 	c.Close()
-	if !serverFailed(failed) {
+	// A flow that was ended has cut the connection itself.
+	if ctx.Err() != nil || !serverFailed(failed) {
 		return nil, failed
 	}
 	p, tried := c.pool, c.tried
@@ -37,7 +38,7 @@ func (c *conn) Again(ctx context.Context, f *flow.Flow, failed error) (flow.Conn
 	}
 	tried.add(c.member, fmt.Errorf("%s: %w", c.member.server.spec.Addr, failed))
 	left := p.left(tried)
-	if left == 0 || len(tried.members) > p.Retry || ctx.Err() != nil {
+	if left == 0 || len(tried.members) > p.Retry {
 		return nil, p.gaveUp(tried, left)
 	}
 	return p.dial(ctx, f, tried)

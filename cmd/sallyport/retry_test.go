@@ -180,6 +180,55 @@ listeners:
 	}
 }
 
+// Nor does who begins handshakes without end: those that are shed for newer ones say
+// nothing of the server.
+func TestShedHandshakesTakeNoServerDown(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	const shed = 8
+	came, answers := make(chan struct{}, 4*shed), make(chan struct{})
+	slow := func() string {
+		return serving(t, func(c *net.TCPConn) {
+			came <- struct{}{}
+			<-answers
+			conn := tls.Server(c, s.serverConfig(tls.VersionTLS13))
+			io.Copy(conn, conn)
+			conn.Close()
+		})
+	}
+	p := runFile(t, fmt.Sprintf(`
+listeners:
+  - from: tcp://127.0.0.1:0
+    limits: {handshakes: 1}
+    to: {addr: ["tls://%s", "tls://%s"], ca: %s}
+`, slow(), slow(), s.anchors))
+	var last net.Conn
+	for range shed + 1 {
+		c, err := net.Dial("tcp", p.Addr(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		last = c
+		select {
+		case <-came: // its handshake has begun
+		case <-time.After(testnet.Patience):
+			t.Fatal("no connection came to a server")
+		}
+	}
+	for _, r := range p.Flows(shed) {
+		wantFields(t, r, testnet.Record{"reason": "handshake_shed"})
+	}
+	close(answers)
+	last.SetDeadline(time.Now().Add(testnet.Patience))
+	if err := echoed(last, []byte("are you there?")); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(p.Stderr(), "server down") {
+		t.Errorf("a server is down:\n%s", p.Stderr())
+	}
+}
+
 // Over DTLS too: a server that is silent, and one that is not.
 func TestDTLSHandshakesAreTriedElsewhere(t *testing.T) {
 	t.Parallel()
