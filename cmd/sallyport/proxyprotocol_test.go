@@ -177,3 +177,32 @@ listeners:
 		}
 	}
 }
+
+// What a believed header says beyond the addresses, the TLS of another's client above
+// all, is not passed on as if we had seen it.
+func TestProxyProtocolPassesOnNoIdentity(t *testing.T) {
+	t.Parallel()
+	p := runFile(t, fmt.Sprintf(`
+listeners:
+  - from: tcp://127.0.0.1:0
+    name: a
+    proxy_protocol: require
+    proxy_trust: [127.0.0.1/32]
+    to: {addr: "tcp://%s", proxy_protocol: v2}
+`, echoAddr(t)))
+	c, err := net.Dial("tcp", p.Addr("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(testnet.Patience))
+	const signature, addrs = "\r\n\r\n\x00\r\nQUIT\n\x21\x11", "\x01\x02\x03\x04\x05\x06\x07\x08\x04\x57\x01\xbb"
+	// PP2_TYPE_SSL with the client's CN, PP2_TYPE_AUTHORITY, and one for private use.
+	const told = "\x20\x00\x0b\x07\x00\x00\x00\x00\x22\x00\x03eve" + "\x02\x00\x03eve" + "\xe0\x00\x03eve"
+	fmt.Fprintf(c, "%s\x00%c%s%shello", signature, len(addrs)+len(told), addrs, told)
+	want := signature + "\x00\x0c" + addrs + "hello"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
+		t.Errorf("the server is told %q (%v), want %q", got, err, want)
+	}
+}
