@@ -43,7 +43,7 @@ demo: build
 
 # The tests come last, so that their summary does.
 test: deps check fuzz
-	scripts/test -race -timeout 15m ./...
+	scripts/test -race -timeout 18m ./...
 
 check:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'run gofmt -w on these files' >&2; exit 1; }

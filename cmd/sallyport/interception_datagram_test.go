@@ -148,7 +148,7 @@ func TestInterceptionOfDatagramServers(t *testing.T) {
 		if err := os.WriteFile(anchors, m.AnchorsPEM(), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		handshake := "10s"
+		handshake := "30s"
 		if !row.exact { // some of them end by it alone
 			handshake = "3s"
 		}

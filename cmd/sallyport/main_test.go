@@ -1,9 +1,12 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -29,6 +32,11 @@ type tidy struct{ *testing.M }
 
 func (t tidy) Run() int {
 	defer testnet.RemoveBinary()
+	flag.Parse()
+	// They wait more than they compute, so that more of them than processors may run.
+	if n := runtime.GOMAXPROCS(0); flag.Lookup("test.parallel").Value.String() == strconv.Itoa(n) {
+		flag.Set("test.parallel", strconv.Itoa(2*n))
+	}
 	return t.M.Run()
 }
 

@@ -23,7 +23,7 @@ import (
 )
 
 // bound is how long one connection of a test may last.
-const bound = 10 * time.Second
+const bound = 30 * time.Second
 
 // site is what the program is started with, and what its peers trust.
 type site struct {

@@ -95,7 +95,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Value(besideKey{}).(beside)[args[0]] = c
 }
 
-const scriptPatience = 20 * time.Second
+const scriptPatience = testnet.Patience
 
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 || len(args) > 3 {

@@ -20,7 +20,7 @@ import (
 )
 
 // Patience is how long a test waits for what must come at once.
-const Patience = 20 * time.Second
+const Patience = 40 * time.Second
 
 var (
 	folder = sync.OnceValue(func() error { return os.Mkdir(binaryDir(), 0o700) })
