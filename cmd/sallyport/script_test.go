@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"sallyport/internal/testnet"
 )
 
 // TestScripts runs testdata/script: one script a behaviour, each saying at its
