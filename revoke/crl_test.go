@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +166,38 @@ func TestCRLFiles(t *testing.T) {
 		if err == nil != (c.want > 0) || err == nil && len(list) != c.want {
 			t.Errorf("%s: %d, %v", c.name, len(list), err)
 		}
+	}
+}
+
+// A CRL has one list: of a second one crypto/x509, which is given it without the first,
+// would take what follows for the CRL's extensions, where alone it sees none.
+func TestCRLWithTwoLists(t *testing.T) {
+	s := newSite(t)
+	var outer, tbs []asn1.RawValue
+	der := s.crl(s.inter, nil, big.NewInt(7))
+	if _, err := asn1.Unmarshal(der, &outer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := asn1.Unmarshal(outer[0].FullBytes, &tbs); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(tbs, func(v asn1.RawValue) bool { return v.Tag == asn1.TagUTCTime })
+	for tbs[i].Tag == asn1.TagUTCTime {
+		i++
+	}
+	double, err := asn1.Marshal(slices.Insert(tbs, i, tbs[i]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	outer[0] = asn1.RawValue{FullBytes: double}
+	if der, err = asn1.Marshal(outer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x509.ParseRevocationList(der); err != nil {
+		t.Fatalf("crypto/x509 refuses it itself: %v", err)
+	}
+	if l, err := revoke.ParseCRL(der); err == nil {
+		t.Errorf("it is taken, with %d entries", l.Len())
 	}
 }
 

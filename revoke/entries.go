@@ -70,7 +70,8 @@ func split(der []byte) (b bareCRL, entries []byte, err error) {
 	if !tbs.PeekASN1Tag(tags.SEQUENCE) {
 		return b, nil, nil
 	}
-	if !tbs.ReadASN1(&old, tags.SEQUENCE) {
+	// A second one crypto/x509 would take for the first, since it is not given that.
+	if !tbs.ReadASN1(&old, tags.SEQUENCE) || tbs.PeekASN1Tag(tags.SEQUENCE) {
 		return b, nil, errNotDER
 	}
 	var out cryptobyte.Builder

@@ -20,6 +20,7 @@ const (
 	maxNodes  = 256
 	maxMemory = 10_000 // elements of the lists and maps that it makes
 	maxLoops  = 2      // in each other
+	maxSums   = 4      // of texts each may be twice as long as those before, by `let`
 )
 
 // builtins are those of expr that cost no more than their arguments and make no list.
@@ -151,6 +152,7 @@ func sentence(s string) string {
 type limits struct {
 	words []string
 	asks  []string
+	sums  int
 	err   *Error
 	from  int // in runes
 }
@@ -184,6 +186,9 @@ func (l *limits) Visit(node *ast.Node) {
 		if n.Operator == "matches" && !literal {
 			l.fail(n.Right, "matches takes its regular expression as a text in quotes: not one that a stranger sends")
 		}
+		if n.Operator == "+" {
+			l.sum(n)
+		}
 		if n.Operator == ".." {
 			l.fail(n, "no ranges: there is nothing here to number")
 		}
@@ -199,6 +204,12 @@ func (l *limits) ask(word string) {
 		l.asks = l.words
 	case slices.Contains(l.words, word) && !slices.Contains(l.asks, word):
 		l.asks = append(l.asks, word)
+	}
+}
+
+func (l *limits) sum(n *ast.BinaryNode) {
+	if l.sums++; l.sums > maxSums {
+		l.fail(n, "more than %d times +: texts would grow without bound", maxSums)
 	}
 }
 
