@@ -28,10 +28,15 @@ type holder struct {
 func (h *holder) put(listener, host string, opts ...ca.Option) *ca.Leaf {
 	h.t.Helper()
 	leaf := h.root.Leaf([]string{host}, opts...)
+	h.give(listener, leaf)
+	return leaf
+}
+
+func (h *holder) give(listener string, leaf *ca.Leaf) {
+	h.t.Helper()
 	file := h.file(listener)
 	swapIn(h.t, keyOf(file), leaf.KeyPEM())
 	swapIn(h.t, file, leaf.CertPEM())
-	return leaf
 }
 
 func (h *holder) file(listener string) string { return filepath.Join(h.dir, listener+".pem") }
@@ -79,12 +84,15 @@ const (
 	freed   = "a new certificate is shown"
 )
 
+// by is a resolver that validates for us.
+func by(d *testdns.DNS) string { return fmt.Sprintf("{addr: \"udp://%s\"}", d.Resolver) }
+
 // startHolder runs a listener for each host of that name.
-func startHolder(t *testing.T, d *testdns.DNS, top string, hosts map[string]string, opts ...ca.Option) (*holder, map[string]*ca.Leaf) {
+func startHolder(t *testing.T, resolver, top string, hosts map[string]string, opts ...ca.Option) (*holder, map[string]*ca.Leaf) {
 	t.Helper()
 	h := &holder{t: t, root: ca.Test(t), dir: t.TempDir()}
 	leaves := map[string]*ca.Leaf{}
-	text := fmt.Sprintf("%s\nresolver: {addr: \"udp://%s\"}\ndefaults: {tlsa: hold}\nlisteners:\n", top, d.Resolver)
+	text := fmt.Sprintf("%s\nresolver: %s\ndefaults: {tlsa: hold}\nlisteners:\n", top, resolver)
 	for listener, host := range hosts {
 		leaves[listener] = h.put(listener, host, opts...)
 		from, to := "tls", "tcp://"+serveEach(t, echo)
@@ -98,13 +106,22 @@ func startHolder(t *testing.T, d *testdns.DNS, top string, hosts map[string]stri
 	return h, leaves
 }
 
+// published waits until DNS has the record of what web's file has.
+func (h *holder) published(d *testdns.DNS, host string) {
+	h.t.Helper()
+	eventually(h.t, "the record", func() bool {
+		_, good := checks(h.t, d, h.file("web"), h.at("web", host))
+		return good
+	})
+}
+
 // A new certificate waits for its record, and one TTL; what is held outlives reloads, and
 // a newer one takes its place. Zones without signatures hold nothing.
 func TestHold(t *testing.T) {
 	t.Parallel()
 	const host = "svc.example.test"
 	d := testdns.Start(t, testdns.Records{"example.test": "svc A 127.0.0.1\n", "insecure.test": "svc A 127.0.0.1\n"})
-	h, first := startHolder(t, d, "", map[string]string{"web": host, "plain": "svc.insecure.test", "dtls": host})
+	h, first := startHolder(t, by(d), "", map[string]string{"web": host, "plain": "svc.insecure.test", "dtls": host})
 	zone := "svc A 127.0.0.1\n" + ttl2(h.line("web", host)) + ttl2(h.line("dtls", host, "--udp"))
 	d.Set("example.test", zone)
 	d.Set("insecure.test", "svc A 127.0.0.1\n"+strings.ReplaceAll(h.line("web", host), ".example.test", ".insecure.test"))
@@ -148,12 +165,73 @@ func TestHold(t *testing.T) {
 	}
 }
 
+// By answers that we validate ourselves, too.
+func TestHoldByOurOwnAnchor(t *testing.T) {
+	t.Parallel()
+	const host = "svc.example.test"
+	d := testdns.Start(t, testdns.Records{"example.test": "svc A 127.0.0.1\n"})
+	h, first := startHolder(t, fmt.Sprintf("{addr: \"udp://%s\", anchor: %s}", d.Server, d.Anchor), "", map[string]string{"web": host})
+	zone := "svc A 127.0.0.1\n" + ttl2(h.line("web", host))
+	d.Set("example.test", zone)
+	h.published(d, host)
+	fresh := h.put("web", host)
+	h.said("web", missing, 1)
+	h.must("web", first["web"])
+	d.Set("example.test", zone+ttl2(h.line("web", host)))
+	h.said("web", present, 1)
+	h.said("web", freed, 1)
+	h.must("web", fresh)
+}
+
+// What is shown in place of what waits keeps its staple, though its responder has
+// gone. Who cannot wait for DNS takes the key away.
+func TestHoldKeepsTheStaple(t *testing.T) {
+	t.Parallel()
+	const host = "svc.example.test"
+	d := testdns.Start(t, testdns.Records{"example.test": "svc A 127.0.0.1\n"})
+	desk := newDesk(t)
+	h := &holder{t: t, root: desk.inter, dir: t.TempDir()}
+	names := []string{host, "face.x.test"} // which is nowhere in DNS, and what stapledBy asks for
+	first, second := h.root.Leaf(names, ca.OCSPAt(desk.at("first"))), h.root.Leaf(names, ca.OCSPAt(desk.at("second")))
+	desk.answer("first", send(respond(t, desk.delegate, desk.good(first.Cert))))
+	desk.answer("second", send(respond(t, desk.delegate, desk.good(second.Cert))))
+	h.give("web", first)
+	text := fmt.Sprintf("resolver: %s\nlisteners:\n- {from: \"tls://127.0.0.1:0\", name: web, cert: %s, to: \"tcp://127.0.0.1:9\", tlsa: hold}\n", by(d), h.file("web"))
+	file := write(t, "sallyport.yaml", text)
+	h.Program = start(t, "run", "-c", file)
+	staples := func(leaf *ca.Leaf) {
+		t.Helper()
+		if got := stapledBy(t, h.Addr("web"), desk.Pool(), true); !got.Equal(leaf.Cert) {
+			t.Errorf("serial %x is shown", got.SerialNumber)
+		}
+		out, _ := execute(t, "Q\n", "openssl", "s_client", "-connect", h.Addr("web"), "-servername", host, "-CAfile", desk.anchors, "-status")
+		if !strings.Contains(out, "Cert Status: good") || !strings.Contains(out, "Serial Number: "+serialOf(leaf)) {
+			t.Errorf("openssl: %s", out)
+		}
+	}
+	staples(first)
+	d.Set("example.test", "svc A 127.0.0.1\n"+ttl2(h.line("web", host)))
+	h.published(d, host)
+	desk.answer("first", nil)
+	h.give("web", second)
+	h.said("web", missing, 1)
+	staples(first)
+	h.Signal(syscall.SIGHUP)
+	h.LoggedAs("reloaded by a signal", 1, func(r testnet.Record) bool { return r.Text("cause") == bySignal })
+	staples(first)
+
+	swapIn(t, file, []byte(strings.ReplaceAll(text, ", tlsa: hold", "")))
+	h.Signal(syscall.SIGHUP)
+	h.LoggedAs("reloaded by a signal", 2, func(r testnet.Record) bool { return r.Text("cause") == bySignal })
+	staples(second)
+}
+
 // Who gets no answer does not take it for there being no records.
 func TestHoldWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	d := testdns.Start(t, testdns.Records{"lame.test": ""})
 	sock := filepath.Join(t.TempDir(), "admin.sock")
-	h, first := startHolder(t, d, "metrics: tcp://127.0.0.1:0\nadmin: unix:"+sock, map[string]string{"lame": "svc.lame.test"})
+	h, first := startHolder(t, by(d), "metrics: tcp://127.0.0.1:0\nadmin: unix:"+sock, map[string]string{"lame": "svc.lame.test"})
 	h.put("lame", "svc.lame.test")
 	h.said("lame", unknown, 1)
 	said := mustExecute(t, "", testnet.Binary(t), "status", "--admin", "unix:"+sock)
@@ -184,12 +262,9 @@ func TestHoldUntilTheOldOneExpires(t *testing.T) {
 	const host = "svc.example.test"
 	d := testdns.Start(t, testdns.Records{"example.test": "svc A 127.0.0.1\n"})
 	offset := write(t, "offset", "0s")
-	h, first := startHolder(t, d, fmt.Sprintf("unsafe: {clock_offset: \"@%s\"}", offset), map[string]string{"web": host}, ca.Validity(20*time.Hour))
+	h, first := startHolder(t, by(d), fmt.Sprintf("unsafe: {clock_offset: \"@%s\"}", offset), map[string]string{"web": host}, ca.Validity(20*time.Hour))
 	d.Set("example.test", "svc A 127.0.0.1\n"+h.line("web", host))
-	eventually(t, "the record", func() bool {
-		_, good := checks(t, d, h.file("web"), h.at("web", host))
-		return good
-	})
+	h.published(d, host)
 	second := h.put("web", host)
 	h.said("web", missing, 1)
 	h.must("web", first["web"])
