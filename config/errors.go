@@ -222,6 +222,7 @@ func withoutSecrets(line string) string {
 	if before, key, ok := strings.Cut(line, begin); ok {
 		return before + begin + stars(key)
 	}
+	line = inBase64.ReplaceAllStringFunc(line, stars)
 	out, done := "", 0
 	for _, at := range userinfo.FindAllStringSubmatchIndex(line, -1) {
 		from, to := at[2], at[3]
@@ -229,6 +230,9 @@ func withoutSecrets(line string) string {
 	}
 	return out + line[done:]
 }
+
+// inBase64 finds what may be a key, in DER (which begins with a SEQUENCE) or in PEM.
+var inBase64 = regexp.MustCompile(`(?:M[A-Za-z]|LS0tLS1CRUdJTi)[A-Za-z0-9+/]{60,}=*`)
 
 // userinfo finds what stands behind USER: up to the last @ of a word: whoever writes a
 // password into an address does not always escape what is in it.

@@ -256,7 +256,7 @@ func checkFile(text string) error {
 	if text == "" {
 		return complain("", "an empty file name")
 	}
-	if strings.Contains(text, "-----BEGIN") {
+	if strings.Contains(text, "-----BEGIN") || inBase64.FindString(text) == text {
 		return complain("write it to a file of mode 0600, and the path here; or env:NAME", "a path stands here, and this is what such a file holds")
 	}
 	return nil
