@@ -176,9 +176,10 @@ func isHost(s string) bool {
 // apply gives the pool the servers of v. The locks of v and of its set are held.
 func (u use) apply(v *Service) {
 	var members []*member
-	var sum, ranks = map[uint16]int64{}, map[uint16]int{}
+	sum, count, ranks := map[uint16]int64{}, map[uint16]int64{}, map[uint16]int{}
 	for _, t := range v.targets {
 		sum[t.Priority] += int64(t.Weight)
+		count[t.Priority]++
 		if _, ok := ranks[t.Priority]; !ok {
 			ranks[t.Priority] = len(ranks)
 		}
@@ -188,10 +189,12 @@ func (u use) apply(v *Service) {
 		spec, dial := u.each(t, name)
 		m := &member{Member: u.as, server: v.set.server(spec), of: v, name: name, rank: ranks[t.Priority], full: int64(u.as.Weight) << 10}
 		m.Dial = dial
-		if total := sum[t.Priority]; total > 0 {
-			// One of weight 0 is seldom taken, and not never (RFC 2782).
-			m.full = max(m.full*int64(t.Weight)/total, 1)
+		weight, total := int64(t.Weight), sum[t.Priority]
+		if total == 0 {
+			weight, total = 1, count[t.Priority]
 		}
+		// One of weight 0 beside others is seldom taken, and not never (RFC 2782).
+		m.full = max(m.full*weight/total, 1)
 		members = append(members, m)
 	}
 	u.pool.mu.Lock()

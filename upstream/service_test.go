@@ -80,6 +80,24 @@ func TestServiceWeightsAndPriorities(t *testing.T) {
 	}
 }
 
+// Beside a server of the file a service has its one share, also where its records say
+// nothing of weights.
+func TestServiceHasOneShare(t *testing.T) {
+	for _, weight := range []uint16{0, 1} {
+		r := &records{}
+		r.set(targets("a", 3, 1, weight)...)
+		set := NewSet(quiet, r, nil)
+		p := found(set, Member{Weight: 1})
+		if !p.learn(t.Context()) {
+			t.Fatal(p.unknown())
+		}
+		p.Add(set.Server(Spec{Addr: "file:1", ID: "file:1", Fall: 1}), Member{Weight: 1, Dial: dialer("127.0.0.1:1", false)})
+		if n := taken(t, p, 400, func(int) string { return "10.0.0.1" })["file:1"]; n < 198 || n > 202 {
+			t.Errorf("weight %d: the server of the file has %d of 400", weight, n)
+		}
+	}
+}
+
 // Servers come and go with the records; how those are that stay is kept, and so are
 // the last ones where a look-up fails, also over a reload.
 func TestServiceFollowsItsRecords(t *testing.T) {
