@@ -119,6 +119,10 @@ func ask(ctx context.Context, client *http.Client, place, where string, body []b
 	if resp.StatusCode != http.StatusOK {
 		return nil, statusError(resp.StatusCode)
 	}
+	tooMuch := fmt.Errorf("it sent more than %d bytes", limit)
+	if resp.ContentLength > int64(limit) {
+		return nil, tooMuch
+	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, errSlow
@@ -127,7 +131,7 @@ func ask(ctx context.Context, client *http.Client, place, where string, body []b
 		return nil, err
 	}
 	if len(b) > limit {
-		return nil, fmt.Errorf("it sent more than %d bytes", limit)
+		return nil, tooMuch
 	}
 	return b, nil
 }

@@ -100,6 +100,7 @@ func (s *service) handOver(c *net.UnixConn, door *transport.Door) error {
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		return fmt.Errorf("process %d did not begin: %w", pid, err)
 	}
+	s.taken.Store(true)
 	s.log.Info("another process has taken over: open connections may finish", "pid", pid)
 	s.manager.tell(fmt.Sprintf("MAINPID=%d", pid))
 	door.Close() // before c, whose end tells the other one that the place is free

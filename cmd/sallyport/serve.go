@@ -165,6 +165,7 @@ type service struct {
 	before    *predecessor  // whose sockets we took over; nil: nobody's
 	upgrading sync.Mutex    // held while sockets are handed over, and by a reload
 	successor chan int      // the process that has taken over
+	taken     atomic.Bool   // one has: whatever else ends this one, the sockets are not its own any more
 	left      chan struct{} // closed once nothing is accepted here any more
 
 	mu      sync.Mutex // held while listeners come and go
@@ -201,7 +202,6 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	s.tellReady(nil)
 	s.serving.Go(func() { s.manager.watch(accepting, func() { s.mu.Lock(); s.mu.Unlock() }) })
 	var failed error
-	var handed bool
 	select {
 	case failed = <-s.broken:
 		s.log.Error("a listener broke, ending", "err", failed.Error())
@@ -210,9 +210,8 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	case <-s.told:
 		s.log.Info("ending: no new connections, open ones may finish; signal to end at once", "by", "admin")
 	case <-s.successor:
-		handed = true
 	}
-	s.unbind(stop, handed)
+	s.unbind(stop, s.taken.Load())
 	close(s.left)
 	s.serving.Wait()
 
