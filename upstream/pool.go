@@ -16,7 +16,7 @@ type Pool struct {
 	Balance   Balance
 	SlowStart time.Duration // until a server that has come back gets its full share
 	Retry     int           // how many more servers a flow tries
-	Timeout   time.Duration // for the dials of it together; 0 means none but the context's
+	Timeout   time.Duration // for the dials until one succeeds, anew after a handshake that fails; 0 means none but the context's
 	Told      bool          // servers get a PROXY header ahead of the handshake
 	Mirrors   bool          // the handshake offers what the client does
 
