@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,17 +39,20 @@ func TestInterceptionByPeers(t *testing.T) {
 	}
 	file := fmt.Sprintf("defaults: {to: {name: inner.x.test, ca: %s}}\nlisteners:\n", s.anchors)
 	for i, r := range rows {
-		file += fmt.Sprintf("- {from: \"tcp://127.0.0.1:0\", name: n%d, to: {addr: \"tls://%s\", tls: %s}}\n", i, r.server.addr, orDefault(r.tls, "intermediate"))
+		for _, m := range modes {
+			file += fmt.Sprintf("- {%s, name: %s%d, to: {addr: \"tls://%s\", tls: %s}}\n", m.from(s), m, i, r.server.addr, orDefault(r.tls, "intermediate"))
+		}
 	}
 	p := testnet.Start(t, "run", "-c", write(t, "sallyport.yaml", file))
-	p.WaitListeners(len(rows))
+	p.WaitListeners(len(rows) * len(modes))
 	seen := 0
 	for i, r := range rows {
-		name := fmt.Sprintf("n%d", i)
-		for again := range 2 {
-			answer, err := ask(p.Addr(name), "level")
+		for n := range 2 * len(modes) {
+			m, again := modes[n/2], n%2 == 1
+			name := fmt.Sprintf("%s%d", m, i)
+			answer, err := m.ask(s, p.Addr(name), "level")
 			if (r.want == "") != (err == nil && strings.Contains(answer, "level")) {
-				t.Errorf("%s: %q, %v", r.name, answer, err)
+				t.Errorf("%s, %s: %q, %v", r.name, m, answer, err)
 			}
 			seen++
 			record := p.Flows(seen)[seen-1]
@@ -56,9 +60,31 @@ func TestInterceptionByPeers(t *testing.T) {
 				wantFields(t, record, testnet.Record{"listener": name, "reason": r.want, "stage": "outbound"})
 				continue
 			}
-			wantFields(t, record, testnet.Record{"listener": name, "reason": "ok", "out_resumed": r.resumes && again == 1})
+			wantFields(t, record, testnet.Record{"listener": name, "reason": "ok", "out_resumed": r.resumes && again})
 		}
 	}
+}
+
+// mode is how clients come to a program that speaks TLS with its server.
+type mode string
+
+// modes are the two of them: without TLS and with it.
+var modes = []mode{"encrypt", "bridge"}
+
+// from is the start of a listener in a file.
+func (m mode) from(s *stock) string {
+	if m == "encrypt" {
+		return `from: "tcp://127.0.0.1:0"`
+	}
+	return fmt.Sprintf("from: \"tls://127.0.0.1:0\", cert: %q", s.ecdsa)
+}
+
+// ask is [ask], as a client of that mode.
+func (m mode) ask(s *stock, addr, line string) (string, error) {
+	if m == "encrypt" {
+		return ask(addr, line)
+	}
+	return askTLS(addr, line, s.Pool())
 }
 
 func orDefault(s, d string) string {
@@ -71,21 +97,26 @@ func orDefault(s, d string) string {
 // A server that wants another handshake in the midst of a connection ends it (IT-08).
 func TestInterceptionOfRenegotiation(t *testing.T) {
 	s := newStock(t)
-	for _, command := range []string{"r\n", "R\n"} { // plain, and with a certificate asked for
+	for n := range 2 * len(modes) {
+		m, command := modes[n/2], []string{"r\n", "R\n"}[n%2] // plain, and with a certificate asked for
 		d := startDaemon(t, syscall.SIGTERM, func(port string) *exec.Cmd {
 			return exec.Command(tool(t, "openssl"), "s_server", "-accept", "127.0.0.1:"+port, "-cert", s.ecdsa, "-key", keyOf(s.ecdsa), "-tls1_2")
 		})
-		p := testnet.Start(t, "proxy", "tcp://127.0.0.1:0", "tls://"+d.addr, "--to-ca", s.anchors, "--to-name", "inner.x.test")
+		p := testnet.Start(t, "run", "-c", write(t, "sallyport.yaml", fmt.Sprintf("listeners:\n- {%s, to: {addr: \"tls://%s\", ca: %s, name: inner.x.test}}\n",
+			m.from(s), d.addr, s.anchors)))
 		client := plainPeer(dial(t, p.Addr("")))
+		if m == "bridge" {
+			client = tlsPeer(client, tls.Client, &tls.Config{RootCAs: s.Pool(), ServerName: "a.x.test", CurvePreferences: quick})
+		}
 		fmt.Fprint(client, "first\n")
 		eventually(t, "the server to have the line", func() bool { return strings.Contains(d.out.String(), "first") })
 		fmt.Fprint(d.stdin, command)
 		if _, how := client.rest(); how != wasReset {
-			t.Errorf("%q: the client saw %s", command, how)
+			t.Errorf("%s, %q: the client saw %s", m, command, how)
 		}
 		r := p.Flows(1)[0]
 		if r.Text("reason") != "server_protocol_error" || r.Text("stage") != "relay" {
-			t.Errorf("%q: the record is %v", command, r)
+			t.Errorf("%s, %q: the record is %v", m, command, r)
 		}
 	}
 }

@@ -201,20 +201,34 @@ func TestInterceptionOfASessionOverAReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	site := ca.Test(t)
+	cert, key := site.Files(site.Leaf([]string{"*.row.test"}))
+	rows := []presentation{{odd, "private", false, "plain.row.test"}, {odd, "private", true, "bridge.row.test"}}
 	m := odd.Make(t, time.Now())
-	server.Present("odd.row.test", m)
+	for _, row := range rows {
+		server.Present(row.sni, m)
+	}
 	anchors := write(t, "ca.pem", string(m.AnchorsPEM()))
 	text := func(profile string) string {
-		return fmt.Sprintf("listeners:\n- {from: \"tcp://127.0.0.1:0\", name: odd.row.test, to: {addr: \"tls://%s\", name: good.test, sni: odd.row.test, ca: %q, profile: %s}}\n",
-			server.Addr, anchors, profile)
+		to := func(sni string) string {
+			return fmt.Sprintf("to: {addr: \"tls://%s\", name: good.test, sni: %s, ca: %q, profile: %s}", server.Addr, sni, anchors, profile)
+		}
+		return fmt.Sprintf("listeners:\n- {from: \"tcp://127.0.0.1:0\", name: plain.row.test, %s}\n- {from: \"tls://127.0.0.1:0\", name: bridge, cert: %q, key: %q, %s}\n",
+			to("plain.row.test"), cert, key, to("bridge.row.test"))
 	}
 	file := write(t, "sallyport.yaml", text("private"))
 	p := start(t, "run", "-c", file)
-	s := &interception{Program: p, server: server}
-	row := presentation{odd, "private", false, "odd.row.test"}
+	p.WaitListeners(len(rows))
+	s := &interception{p, server, &tls.Config{RootCAs: site.Pool(), CurvePreferences: quick}}
+	present := func(step testca.Step) {
+		t.Helper()
+		for i := range rows {
+			s.present(t, &rows[i], step)
+		}
+	}
 	steps := testca.Steps()
-	s.present(t, &row, steps[0])
-	s.present(t, &row, steps[1]) // leaves a session
+	present(steps[0])
+	present(steps[1]) // leaves a session
 	reloaded := func(profile string) {
 		t.Helper()
 		if err := os.WriteFile(file, []byte(text(profile)), 0o600); err != nil {
@@ -223,13 +237,17 @@ func TestInterceptionOfASessionOverAReload(t *testing.T) {
 		before := strings.Count(p.Stderr(), `"msg":"reloaded"`)
 		p.Signal(syscall.SIGHUP)
 		eventually(t, "the reload", func() bool { return strings.Count(p.Stderr(), `"msg":"reloaded"`) > before })
-		row.profile = profile
+		for i := range rows {
+			rows[i].profile = profile
+		}
 	}
 	reloaded("strict")
-	s.present(t, &row, steps[2])
+	present(steps[2])
 	reloaded("private")
-	server.Present(row.sni, m)
-	server.Skip(row.sni)         // the server would take a session up at once
-	s.present(t, &row, steps[1]) // and is offered none
-	s.present(t, &row, steps[2])
+	for _, row := range rows {
+		server.Present(row.sni, m)
+		server.Skip(row.sni) // the server would take a session up at once
+	}
+	present(steps[1]) // and is offered none
+	present(steps[2])
 }

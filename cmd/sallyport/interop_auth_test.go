@@ -184,19 +184,24 @@ func TestInteropServerVerified(t *testing.T) {
 	}
 	file := fmt.Sprintf("defaults: {to: {name: inner.x.test, ca: %s}}\nlisteners:\n", s.anchors)
 	for _, c := range cases {
-		file += fmt.Sprintf("  - {from: \"tcp://127.0.0.1:0\", name: %s, to: {%s}}\n", c.name, strings.TrimSuffix(fmt.Sprintf("addr: \"tls://%s\", %s", servers[c.server], c.to), ", "))
+		to := strings.TrimSuffix(fmt.Sprintf("addr: \"tls://%s\", %s", servers[c.server], c.to), ", ")
+		for _, m := range modes {
+			file += fmt.Sprintf("  - {%s, name: %s-%s, to: {%s}}\n", m.from(s), m, c.name, to)
+		}
 	}
 	p := testnet.Start(t, "run", "-c", write(t, "sallyport.yaml", file))
-	p.WaitListeners(len(cases))
-	for _, c := range cases {
-		got, err := ask(p.Addr(c.name), "level")
+	p.WaitListeners(len(cases) * len(modes))
+	for i := range len(cases) * len(modes) {
+		c, m := cases[i/len(modes)], modes[i%len(modes)]
+		name := fmt.Sprintf("%s-%s", m, c.name)
+		got, err := m.ask(s, p.Addr(name), "level")
 		if ok := err == nil && strings.Contains(got, "level"); ok != (c.reason == "ok") {
-			t.Errorf("%s: %q, %v", c.name, got, err)
+			t.Errorf("%s: %q, %v", name, got, err)
 		}
 		if c.reason != "ok" && err == nil {
-			t.Errorf("%s: the client saw a proper end", c.name)
+			t.Errorf("%s: the client saw a proper end", name)
 		}
-		r := byListener(t, p, c.name)
+		r := byListener(t, p, name)
 		wantFields(t, r, testnet.Record{"reason": c.reason})
 		if c.reason != "ok" {
 			wantFields(t, r, testnet.Record{"fault": "server", "level": "WARN"})

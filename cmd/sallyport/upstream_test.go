@@ -112,6 +112,39 @@ func askFrom(t testing.TB, ip, addr string) string {
 	return name
 }
 
+// A server that has come back gets few connections at first, where slow_start is
+// long, and its share once that is over; where there is none, at once. A start of
+// an hour is at its sixteenth for minutes, however slow the test is.
+func TestServersSlowStart(t *testing.T) {
+	t.Parallel()
+	f := newFlapper(t, "b")
+	servers := fmt.Sprintf(`addr: ["tcp://%s", "tcp://%s"]`, backend(t, "a"), f.addr)
+	p := runFile(t, fmt.Sprintf(`
+listeners:
+  - from: tcp://127.0.0.1:0
+    name: hour
+    to: {%[1]s, slow_start: 1h}
+  - from: tcp://127.0.0.1:0
+    name: second
+    to: {%[1]s, slow_start: 1s}
+  - from: tcp://127.0.0.1:0
+    name: none
+    to: {%[1]s}
+`, servers))
+	wantCount(t, who(t, p.Addr("hour"), 6), "a:3 b:3") // one that never was down is not slow
+	f.down()
+	wantCount(t, who(t, p.Addr("hour"), 6), "a:6")
+	p.Logged("server down", 1)
+	f.up(t)
+	p.Logged("server up", 1)
+	wantCount(t, who(t, p.Addr("none"), 6), "a:3 b:3")
+	const turns = 4 // of sixteen to one
+	if got := who(t, p.Addr("hour"), turns*17); got["b"] < turns-1 || got["b"] > turns+1 {
+		t.Errorf("the one that is back has %d of %d, want about %d", got["b"], turns*17, turns)
+	}
+	eventually(t, "its whole share", func() bool { return who(t, p.Addr("second"), 8)["b"] == 4 })
+}
+
 func TestServersAllGone(t *testing.T) {
 	t.Parallel()
 	p := start(t, "proxy", "tcp://127.0.0.1:0", "tcp://"+boundPort(t), "tcp://"+boundPort(t))
