@@ -197,6 +197,9 @@ func (d *daemon) accepts(t testing.TB, done <-chan struct{}) bool {
 	}
 }
 
+// freeAddrs are those that some test has been given.
+var freeAddrs sync.Map
+
 // freeAddr is free for TCP and UDP, and below the ports that the kernel gives to whoever
 // dials: another test's connection must not take it before the server does.
 func freeAddr(t testing.TB) string {
@@ -204,6 +207,9 @@ func freeAddr(t testing.TB) string {
 	var err error
 	for range 100 {
 		addr := fmt.Sprintf("127.0.0.1:%d", 12000+random.IntN(20000))
+		if _, given := freeAddrs.LoadOrStore(addr, true); given { // to a test whose server may just be down
+			continue
+		}
 		var l net.Listener
 		if l, err = net.Listen("tcp", addr); err != nil {
 			continue

@@ -36,7 +36,11 @@ func newFlapper(t testing.TB, name string) *flapper {
 
 func (f *flapper) up(t testing.TB) {
 	t.Helper()
+	// A process that another test begins has a copy of the old socket until it runs.
 	l, err := net.Listen("tcp", f.addr)
+	for by := time.Now().Add(testnet.Patience); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(by); l, err = net.Listen("tcp", f.addr) {
+		time.Sleep(time.Millisecond)
+	}
 	if err != nil {
 		t.Error(err)
 		return
