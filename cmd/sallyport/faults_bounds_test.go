@@ -42,11 +42,7 @@ func TestFaultServerStopped(t *testing.T) {
 	for _, p := range patterns {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			var pair []string
-			if p.out {
-				pair = []string{s.cert, s.key}
-			}
-			addr, process := startAnswerer(t, pair...)
+			addr, process := startAnswerer(t, s, p.out)
 			w := &way{site: s, in: p.in, out: p.out}
 			w.Program = testnet.StartIn(t, testnet.ForUse(t), w.args(addr)...)
 			all := make([]*pourer, conns)
@@ -345,7 +341,7 @@ func TestFaultIdleConnections(t *testing.T) {
 	const workers = 8
 	conns, lasts, most := pick(500, 9000), pick(time.Second, time.Minute), 64.0 // kB each
 	s := newSite(t)
-	addr, _ := startAnswerer(t, s.cert, s.key)
+	addr, _ := startAnswerer(t, s, true)
 	w := &way{site: s, in: true, out: true}
 	w.Program = testnet.StartIn(t, testnet.ForUse(t), w.args(addr)...)
 	open := func(n int) []*pourer {

@@ -134,11 +134,7 @@ func TestFaultDrainsTransfers(t *testing.T) {
 	for _, p := range patterns {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			var pair []string
-			if p.out {
-				pair = []string{s.cert, s.key}
-			}
-			to, _ := startAnswerer(t, pair...)
+			to, _ := startAnswerer(t, s, p.out)
 			w := &way{site: s, in: p.in, out: p.out}
 			w.Program = start(t, w.args(to)...)
 			half := make(chan struct{})

@@ -153,9 +153,14 @@ func answerer(args []string) error {
 	}
 }
 
-// startAnswerer runs one on loopback until the test ends.
-func startAnswerer(t testing.TB, pair ...string) (addr string, process *os.Process) {
-	return startAnswererIn(t, nil, append([]string{"127.0.0.1:0"}, pair...)...)
+// startAnswerer runs one on loopback until the test ends, which speaks TLS if secure.
+func startAnswerer(t testing.TB, s *site, secure bool) (addr string, process *os.Process) {
+	t.Helper()
+	args := []string{"127.0.0.1:0"}
+	if secure {
+		args = append(args, s.cert, s.key)
+	}
+	return startAnswererIn(t, nil, args...)
 }
 
 // startAnswererIn runs one by a command that change has changed.

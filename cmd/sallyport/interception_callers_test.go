@@ -16,7 +16,6 @@ import (
 	"github.com/pion/dtls/v3"
 
 	"sallyport/internal/ca"
-	"sallyport/internal/testca"
 	"sallyport/internal/testnet"
 )
 
@@ -62,15 +61,9 @@ func TestInterceptionOfDatagramClients(t *testing.T) {
 	t.Parallel()
 	dir, site, server := t.TempDir(), ca.Test(t), &packetCount{told: map[string]int{}}
 	cert, key := site.Files(site.Leaf([]string{"*.row.test"}))
-	var cases []testca.Case
-	for _, c := range testca.Cases() {
-		if c, ok := c.ForClients(); ok {
-			cases = append(cases, c)
-		}
-	}
 	var list []*caller
 	var routes strings.Builder
-	for i, p := range presentations(cases) {
+	for i, p := range presentations(clientCases()) {
 		if p.bridge {
 			continue
 		}

@@ -42,15 +42,9 @@ func TestInterceptionOfClients(t *testing.T) {
 			io.WriteString(c, said)
 		}
 	})
-	var cases []testca.Case
-	for _, c := range testca.Cases() {
-		if c, ok := c.ForClients(); ok {
-			cases = append(cases, c)
-		}
-	}
 	var callers []*caller
 	var routes strings.Builder
-	for i, p := range presentations(cases) {
+	for i, p := range presentations(clientCases()) {
 		if p.bridge {
 			continue
 		}
@@ -129,4 +123,14 @@ func (c *caller) call(t *testing.T, p *testnet.Program, cfg *tls.Config, step te
 		t.Errorf("%s: the record notes %q, want %q", step.Name, got, note)
 	}
 	return "" // how the client leaves is its own affair
+}
+
+// clientCases are the rows of the table that clients can show.
+func clientCases() (cases []testca.Case) {
+	for _, c := range testca.Cases() {
+		if c, ok := c.ForClients(); ok {
+			cases = append(cases, c)
+		}
+	}
+	return cases
 }
