@@ -27,6 +27,7 @@ import (
 //   - a bound on what the engine is shown before the peer has finished its handshake,
 //     and on what it keeps of messages after it;
 //   - doubt: see [rumour];
+//   - the order of the handshake's end and of what comes after it: see [datagrams.settle];
 //   - the gate, which says when a read of the engine would find something.
 //
 // The engine reads in one goroutine, writes in several, and closes from any.
@@ -51,6 +52,10 @@ type datagrams struct {
 	open   atomic.Bool    // the handshake is finished
 	closed atomic.Bool
 
+	settled  chan struct{} // closed when the engine's handshake has come to its end, good or bad
+	finished bool          // there was an encrypted message, as only Finished is
+	awaited  bool          // settled was waited for
+
 	discarded atomic.Int64 // records that came after the handshake, and have no place in any state
 
 	err error // why reading ended; once gate is over
@@ -73,6 +78,9 @@ const (
 	// mostRepeats bounds how often last is sent: who asks for it is not known.
 	mostRepeats = 8
 
+	// settleTime is more than an engine that has all it needs takes to say so.
+	settleTime = time.Second
+
 	cookieSize = 20 // as the engine's are
 
 	typeChangeCipherSpec = 20
@@ -89,7 +97,7 @@ const (
 
 // newDatagrams goes below an engine in the client's role.
 func newDatagrams(c flow.Conn) *datagrams {
-	d := &datagrams{Conn: c, left: mostHandshake, leftEarly: mostEarly, peer: addrPortOf(c.RemoteAddr())}
+	d := &datagrams{Conn: c, left: mostHandshake, leftEarly: mostEarly, peer: addrPortOf(c.RemoteAddr()), settled: make(chan struct{})}
 	d.packets, _ = c.(flow.Packets)
 	d.gate.init()
 	return d
@@ -241,13 +249,40 @@ func (d *datagrams) ReadFrom(p []byte) (int, net.Addr, error) {
 		case err != nil:
 			return 0, nil, d.end(err)
 		}
+		ended := d.ended()
 		kept, records := d.pass(p[:n])
 		if kept == 0 {
 			continue
 		}
+		if ended && records > 0 {
+			d.settle()
+		}
 		d.from = from
 		d.gate.add(records)
 		return kept, from, nil
+	}
+}
+
+// ended says whether the engine has been shown and has sent all that ends its
+// handshake, so that it is about to say so itself.
+func (d *datagrams) ended() bool {
+	if d.cookie != nil {
+		return d.last.Load() != nil
+	}
+	return d.finished
+}
+
+// settle waits until the engine has noted the end of its handshake, which it does a
+// moment after it has sent its last flight, or has read its peer's. It would take a
+// close_notify that comes before for the failure of a handshake that was good.
+func (d *datagrams) settle() {
+	if d.open.Load() || d.awaited {
+		return
+	}
+	d.awaited = true
+	select {
+	case <-d.settled:
+	case <-time.After(settleTime):
 	}
 }
 
@@ -296,7 +331,9 @@ func (d *datagrams) pass(p []byte) (kept, data int) {
 				d.discard(open) // the engine takes a ChangeCipherSpec without decrypting it
 				continue
 			}
-			if r.Type != wire.TypeHandshake {
+			if r.Type == wire.TypeHandshake {
+				d.finished = true
+			} else {
 				data++
 			}
 		case r.Epoch > 1:

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -74,6 +75,40 @@ func TestDTLSGoodbyeComesLast(t *testing.T) {
 			t.Fatalf("read %v", err)
 		}
 	}
+}
+
+// Who says what it has to say and goes is heard, even where its goodbye comes before
+// the engine has noted that the handshake is over: one in a thousand or two without
+// [datagrams.settle].
+func TestDTLSGoodbyeAtOnce(t *testing.T) {
+	const each, callers = 60, 16
+	s := newSite(t)
+	s.psk()
+	s.client.Suites = []uint16{suitePSK}
+	l := listenDTLS(t, NewDTLSServer(s.server))
+	var calls sync.WaitGroup
+	for range callers {
+		calls.Go(func() {
+			for range each {
+				c := dialDTLS(t, l.at(), NewDTLSClient(s.client))
+				if c.err != nil {
+					t.Error(c.err)
+					return
+				}
+				c.says(t, "in haste")
+				c.c.Close()
+			}
+		})
+	}
+	for range each * callers {
+		server := l.next()
+		if server.err != nil {
+			t.Fatal(server.err)
+		}
+		server.hears(t, "in haste")
+		server.c.Close()
+	}
+	calls.Wait()
 }
 
 // Who is cut off is not told: a truncation is no proper end.

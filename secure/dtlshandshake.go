@@ -62,7 +62,9 @@ func (h *dtlsHandshake) run(ctx context.Context, t *dtls.Conn, timeout time.Dura
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	if err := t.HandshakeContext(ctx); err != nil {
+	err := t.HandshakeContext(ctx)
+	close(h.under.settled)
+	if err != nil {
 		return h.end(h.role.dtlsError(err, h))
 	}
 	return nil
