@@ -60,6 +60,9 @@ func (b *bench) soak(lasts time.Duration) error {
 	if err := l.once(); err != nil {
 		return fmt.Errorf("%w\n%s", err, p.log)
 	}
+	if err := l.fill(); err != nil {
+		return fmt.Errorf("%w\n%s", err, p.log)
+	}
 	w := &watch{pid: p.cmd.Process.Pid}
 	rest, err := w.settle()
 	if err != nil {

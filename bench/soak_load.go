@@ -21,6 +21,8 @@ const (
 	soakTurn  = 20      // of them replaced at a time
 	soakEchos = 200     // rounds of one connection
 	soakTalk  = 20      // datagrams of one association
+
+	soakSessions = 20_000 // that are kept of DTLS, at most
 )
 
 // load is all kinds of work at once, and how much of each was done.
@@ -124,6 +126,31 @@ func swapOnce(c *client) error {
 		return fmt.Errorf("of %d bytes others came back than were sent", soakSwap)
 	}
 	return nil
+}
+
+// fill makes as many DTLS sessions as are kept, so that what comes later displaces
+// some: else their memory would grow for hours, and look like a leak.
+func (l *load) fill() error {
+	const workers = 8
+	failed := make(chan error, workers)
+	for w := range workers {
+		go func() {
+			for i := w; i < soakSessions; i += workers {
+				a, err := l.associate(i)
+				if err != nil {
+					failed <- fmt.Errorf("a DTLS handshake: %w", err)
+					return
+				}
+				a.close()
+			}
+			failed <- nil
+		}()
+	}
+	var err error
+	for range workers {
+		err = errors.Join(err, <-failed)
+	}
+	return err
 }
 
 // talk bounces datagrams over an association of its own.

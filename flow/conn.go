@@ -132,6 +132,26 @@ func (e eager) ReadUnit(lease func() []byte) ([]byte, error) {
 	return nil, err
 }
 
+// UnitWriter is an optional interface of a Conn that need not keep what it was given
+// for as long as it waits. WriteUnit is Write, and calls taken as soon as nothing of p
+// is needed any more: before it waits for a peer that has stopped, as far as that is
+// possible. Where it fails it need not call.
+type UnitWriter interface {
+	WriteUnit(p []byte, taken func()) (int, error)
+}
+
+// Writes gives c's own [UnitWriter], or one that keeps what it is given.
+func Writes(c Conn) UnitWriter {
+	if w, ok := c.(UnitWriter); ok {
+		return w
+	}
+	return keeper{c}
+}
+
+type keeper struct{ c Conn }
+
+func (k keeper) WriteUnit(p []byte, _ func()) (int, error) { return k.c.Write(p) }
+
 // Layer is one protocol over a connection, in one role. What it learned it
 // appends to f.Inbound or f.Outbound. On an error the connection stays open, and
 // belongs to the caller.

@@ -1,56 +1,48 @@
 package proxy
 
 import (
-	"sync"
 	"sync/atomic"
+
+	"sallyport/lease"
 )
 
 const (
 	unitSize  = 64 << 10 // room for four TLS records, read and written at once
 	smallSize = 16 << 10 // for one
-	// wholeMost is how many whole buffers may be out. Who moves bytes has one for
-	// microseconds; who waits for a reader that has stopped keeps it, and past so many
-	// of those the next one waits with a small one.
-	wholeMost = 32
+	// wholeMost is how many writers there may be before units are small. Who moves
+	// bytes is one for microseconds, who waits for a reader that has stopped stays
+	// one, with as much of the unit as has not been taken.
+	wholeMost = 16
 )
 
-// units are buffers of both sizes. A small one has room beyond its length, where
-// layers open a record's padding.
-type units struct {
-	whole, small sync.Pool
-	out          atomic.Int32 // whole ones
-}
+// crowd is all the directions of the process.
+type crowd struct{ writers atomic.Int32 }
 
-var buffers = units{
-	whole: sync.Pool{New: func() any { return new([unitSize]byte) }},
-	small: sync.Pool{New: func() any { return new([smallSize + 2<<10]byte) }},
-}
+var all = crowd{}
 
 // buffer is what a direction reads into. It has memory only while there are bytes
 // in it.
-type buffer struct {
-	whole *[unitSize]byte
-	small *[smallSize + 2<<10]byte
+type buffer struct{ held *lease.Buffer }
+
+// lease gives memory, until giveBack. There is room beyond its length, where layers
+// open a record's padding.
+func (b *buffer) lease() []byte {
+	size := unitSize
+	if all.writers.Load() > wholeMost {
+		size = smallSize
+	}
+	return b.of(size)
 }
 
-// lease gives memory, until giveBack.
-func (b *buffer) lease() []byte {
-	if buffers.out.Add(1) > wholeMost {
-		buffers.out.Add(-1)
-		b.small = buffers.small.Get().(*[smallSize + 2<<10]byte)
-		return b.small[:smallSize]
-	}
-	b.whole = buffers.whole.Get().(*[unitSize]byte)
-	return b.whole[:]
+// whole gives memory for any datagram, until giveBack.
+func (b *buffer) whole() []byte { return b.of(unitSize) }
+
+func (b *buffer) of(size int) []byte {
+	b.held = lease.Get(size)
+	return b.held.Data[:size]
 }
 
 func (b *buffer) giveBack() {
-	switch {
-	case b.whole != nil:
-		buffers.whole.Put(b.whole)
-		buffers.out.Add(-1)
-	case b.small != nil:
-		buffers.small.Put(b.small)
-	}
-	b.whole, b.small = nil, nil
+	b.held.Put()
+	b.held = nil
 }

@@ -17,9 +17,10 @@ import (
 // readDatagramHello reads the one datagram that a ClientHello is, whole as an
 // acceptor gives it.
 func readDatagramHello(c flow.Conn) (*wire.Hello, []byte, error) {
-	unit := buffers.whole.Get().(*[unitSize]byte)
-	defer buffers.whole.Put(unit)
-	n, err := c.Read(unit[:])
+	var room buffer
+	defer room.giveBack()
+	unit := room.whole()
+	n, err := c.Read(unit)
 	held := bytes.Clone(unit[:n])
 	if err != nil {
 		return nil, held, helloReadError(err, n)
@@ -59,21 +60,15 @@ func (r *packetReplay) Established()                               { r.packets.E
 // goodbye, or says which end failed.
 func (r *relay) carry(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 	dst, units := r.ends[1-d], flow.Units(r.ends[d])
-	var unit *[unitSize]byte
-	lease := func() []byte {
-		unit = buffers.whole.Get().(*[unitSize]byte)
-		return unit[:]
-	}
+	var room buffer
+	leased := room.whole // bound once
 	for {
-		p, err := units.ReadUnit(lease)
+		p, err := units.ReadUnit(leased)
 		var werr error
 		if err == nil {
 			_, werr = dst.Write(p)
 		}
-		if unit != nil {
-			buffers.whole.Put(unit)
-			unit = nil
-		}
+		room.giveBack()
 		switch {
 		case errors.Is(err, io.EOF):
 			return d, nil

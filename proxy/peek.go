@@ -143,6 +143,11 @@ func (r *replay) ReadUnit(lease func() []byte) ([]byte, error) {
 	return r.units.ReadUnit(lease)
 }
 
+// WriteUnit implements [flow.UnitWriter].
+func (r *replay) WriteUnit(p []byte, taken func()) (int, error) {
+	return flow.Writes(r.Conn).WriteUnit(p, taken)
+}
+
 func (r *replay) Abort() error { return flow.Abort(r.Conn) }
 
 func (r *replay) Unsent() (int, error) { return unsent(r.Conn) }

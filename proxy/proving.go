@@ -54,16 +54,9 @@ func (p *proving) ReadUnit(lease func() []byte) ([]byte, error) {
 
 // stranger reads one datagram, and gives it if the server is to have it.
 func (p *proving) stranger(lease func() []byte) ([]byte, error) {
-	var buf *[unitSize]byte
-	defer func() {
-		if buf != nil {
-			buffers.whole.Put(buf)
-		}
-	}()
-	unit, err := p.packetReplay.ReadUnit(func() []byte {
-		buf = buffers.whole.Get().(*[unitSize]byte)
-		return buf[:]
-	})
+	var own buffer
+	defer own.giveBack()
+	unit, err := p.packetReplay.ReadUnit(own.whole)
 	if err != nil || !p.hello(unit) {
 		return nil, err
 	}

@@ -235,8 +235,9 @@ func (r *relay) passOnEnd(d flow.Direction) {
 // move moves one direction until it ends properly, or says which end has not.
 func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 	src, dst := r.ends[d], r.ends[1-d]
-	units := flow.Units(src)
+	units, writer := flow.Units(src), flow.Writes(dst)
 	var room buffer
+	leased, giveBack := room.lease, room.giveBack // bound once
 	for {
 		if in, out := bareOf(src), bareOf(dst); in != nil && out != nil && r.f.Progress.Bytes(d) >= spliceFrom {
 			err := Splice(out, in, func(n int) { r.count(d, n) })
@@ -249,10 +250,12 @@ func (r *relay) move(d flow.Direction) (end flow.Direction, cause *flow.Error) {
 			// It has ended, and src says how; or no file descriptor is left for a
 			// pipe, and a buffer has to do.
 		}
-		p, err := units.ReadUnit(room.lease)
+		p, err := units.ReadUnit(leased)
 		var werr error
 		if len(p) > 0 {
-			_, werr = dst.Write(p)
+			all.writers.Add(1)
+			_, werr = writer.WriteUnit(p, giveBack)
+			all.writers.Add(-1)
 		}
 		room.giveBack()
 		switch {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sallyport/flow"
+	"sallyport/lease"
 	"sallyport/wire"
 )
 
@@ -35,7 +36,10 @@ type Params struct {
 type Conn struct {
 	lower   flow.Conn
 	units   flow.UnitReader // lower's
-	lease   func() []byte   // of fill; bound once
+	leased  func() []byte   // fill, bound once
+	below   flow.UnitWriter // lower
+	sealed  *lease.Buffer   // what is being written; wmu is held
+	sent    func()          // gives it back; bound once
 	explain func(error) error
 	client  bool
 	lenient bool
@@ -47,13 +51,13 @@ type Conn struct {
 	tickets func(record []byte) bool
 
 	// The reader's own.
-	in      []byte  // came, and is still to be opened
-	held    *buffer // which in and plain are part of; nil if none is leased
-	room    int     // of the unit that was last read
-	plain   []byte  // opened, and is still to be read
-	hand    []byte  // the beginning of a handshake message
-	useless int     // records and messages since the last byte of data
-	err     error   // what Read gives once all before it is read
+	in      []byte        // came, and is still to be opened
+	held    *lease.Buffer // which in and plain are part of; nil if none is leased
+	room    int           // of the unit that was last read
+	plain   []byte        // opened, and is still to be read
+	hand    []byte        // the beginning of a handshake message
+	useless int           // records and messages since the last byte of data
+	err     error         // what Read gives once all before it is read
 
 	wmu      sync.Mutex
 	write    half
@@ -69,6 +73,7 @@ type Conn struct {
 var (
 	_ flow.Conn       = (*Conn)(nil)
 	_ flow.UnitReader = (*Conn)(nil)
+	_ flow.UnitWriter = (*Conn)(nil)
 	_ flow.Aborter    = (*Conn)(nil)
 	_ flow.Unsent     = (*Conn)(nil)
 	_ flow.Rester     = (*Conn)(nil)
@@ -89,10 +94,14 @@ func New(c flow.Conn, p Params) (*Conn, error) {
 		return nil, err
 	}
 	conn := &Conn{
-		lower: c, units: flow.Units(c), explain: p.Explain, client: p.Client, lenient: p.Lenient,
+		lower: c, units: flow.Units(c), below: flow.Writes(c), explain: p.Explain, client: p.Client, lenient: p.Lenient,
 		read: read, write: write, limit: maxSealed, tickets: p.Tickets, in: p.Pending,
 	}
-	conn.lease = conn.fill
+	conn.leased = conn.fill
+	conn.sent = func() {
+		conn.sealed.Put()
+		conn.sealed = nil
+	}
 	return conn, nil
 }
 

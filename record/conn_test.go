@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/flow"
+	"sallyport/lease"
 	"sallyport/wire"
 )
 
@@ -32,7 +33,7 @@ func (c *counting) Write(p []byte) (int, error) {
 func TestWrites(t *testing.T) {
 	x := newPair(t, 0x1302, nil)
 	count := &counting{Conn: x.conn.lower}
-	x.conn.lower = count
+	x.conn.lower, x.conn.below = count, flow.Writes(count)
 	data := bytes.Repeat([]byte("0123456789abcdef"), 4<<10)
 	var sizes []int
 	read := func(n int) {
@@ -78,7 +79,7 @@ func TestFullUnit(t *testing.T) {
 		}
 		got += len(u)
 	}
-	c := &Conn{read: x.conn.read, in: r, held: get(whole)}
+	c := &Conn{read: x.conn.read, in: r, held: lease.Get(lease.Most)}
 	c.read.seq = 0
 	if u, _ := c.gather(func() []byte { return make([]byte, 64<<10) }); !bytes.Equal(u, data) || c.held != nil {
 		t.Errorf("%d bytes in one unit, of which the buffer is still held: %t", len(u), c.held != nil)
@@ -121,7 +122,7 @@ func TestIdleHoldsLittle(t *testing.T) {
 		if _, err := x.conn.ReadUnit(func() []byte { t.Error("leased before a record"); return nil }); err == nil {
 			t.Error("something came")
 		}
-		if x.conn.held == nil || len(x.conn.held.data) != c.most {
+		if x.conn.held == nil || len(x.conn.held.Data) != c.most {
 			t.Errorf("of %d bytes: %+v", c.come, x.conn.held)
 		}
 		x.conn.SetReadDeadline(time.Time{})

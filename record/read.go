@@ -7,6 +7,7 @@ import (
 	"net"
 
 	"sallyport/flow"
+	"sallyport/lease"
 )
 
 const (
@@ -27,7 +28,7 @@ const (
 func (c *Conn) ReadUnit(lease func() []byte) ([]byte, error) {
 	for {
 		if c.waits() {
-			unit, err := c.units.ReadUnit(c.lease)
+			unit, err := c.units.ReadUnit(c.leased)
 			if err := c.came(unit, err); err != nil {
 				return nil, err
 			}
@@ -79,11 +80,11 @@ func (c *Conn) fill() []byte {
 	if c.room > 0 && c.room <= maxPlaintext {
 		size = readLittle
 	}
-	b := getFor(size)
-	n := copy(b.data, c.in)
-	put(c.held)
-	c.held, c.in = b, b.data[:n]
-	return b.data[n:size]
+	b := lease.Get(size)
+	n := copy(b.Data, c.in)
+	c.held.Put()
+	c.held, c.in = b, b.Data[:n]
+	return b.Data[n:size]
 }
 
 // came takes what the socket gave. An error that passes it gives back; one that
@@ -199,13 +200,13 @@ func (c *Conn) settle() {
 	switch {
 	case len(c.in) == 0:
 		c.held, c.in = nil, nil
-	case old == nil || old.class == whole:
-		c.held = getFor(len(c.in))
-		c.in = c.held.data[:copy(c.held.data, c.in)]
+	case old == nil || old.Wastes(len(c.in)):
+		c.held = lease.Get(len(c.in))
+		c.in = c.held.Data[:copy(c.held.Data, c.in)]
 	default:
 		return
 	}
-	put(old)
+	old.Put()
 }
 
 // leaveRead lets Rest and Close at the secret.

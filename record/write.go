@@ -4,6 +4,7 @@ import (
 	"net"
 	"time"
 
+	"sallyport/lease"
 	"sallyport/wire"
 )
 
@@ -22,8 +23,12 @@ const (
 	alertTime = time.Second
 )
 
-// Write seals p and writes up to 64 KiB of it with one system call.
-func (c *Conn) Write(p []byte) (n int, err error) {
+// Write implements [net.Conn].
+func (c *Conn) Write(p []byte) (int, error) { return c.WriteUnit(p, func() {}) }
+
+// WriteUnit implements [flow.UnitWriter]. It seals p and writes up to 64 KiB of it
+// with one system call; what is sealed need not be kept in clear.
+func (c *Conn) WriteUnit(p []byte, taken func()) (n int, err error) {
 	c.writing.Add(1)
 	defer c.writing.Add(-1)
 	c.wmu.Lock()
@@ -31,10 +36,12 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	if err := c.writable(); err != nil {
 		return 0, err
 	}
-	b := getFor(min(len(p)+headroom, classes[whole]))
-	defer put(b)
-	for n < len(p) {
-		out, rest := b.data[:0], p[n:]
+	defer c.sent()
+	for rest := p; len(rest) > 0; n = len(p) - len(rest) {
+		if c.sealed == nil {
+			c.sealed = lease.Get(min(len(rest)+headroom, lease.Most))
+		}
+		out := c.sealed.Data[:0]
 		for len(rest) > 0 && len(out)+keyUpdateSize+overhead < cap(out) {
 			if c.answer.Swap(false) || c.write.seq >= c.limit {
 				out = c.updateWrite(out)
@@ -43,12 +50,14 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 			out = c.write.seal(out, typeApplicationData, rest[:size])
 			rest = rest[size:]
 		}
-		if err := c.send(out); err != nil {
-			return n, err
+		if len(rest) == 0 {
+			taken()
 		}
-		n = len(p) - len(rest)
+		if _, c.werr = c.below.WriteUnit(out, c.sent); c.werr != nil {
+			return n, c.werr
+		}
 	}
-	return n, nil
+	return len(p), nil
 }
 
 // writable says why nothing may be written.

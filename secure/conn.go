@@ -101,6 +101,7 @@ func (c *conn) ReadUnit(lease func() []byte) ([]byte, error) {
 		n += m
 	}
 	c.under.ready = false
+	c.under.settle()
 	// An error that lasts, crypto/tls gives again with the next read.
 	c.more = !errors.Is(err, errNotHere)
 	return p[:n], nil
@@ -120,12 +121,13 @@ func (c *conn) ending(err error) error {
 	return c.role.relayError(err)
 }
 
-func (c *conn) Write(p []byte) (int, error) {
-	if len(p) <= maxPlaintext {
-		return c.tls.Write(p)
-	}
-	return c.under.gathered(func() (int, error) { return c.tls.Write(p) })
-}
+func (c *conn) Write(p []byte) (int, error) { return c.WriteUnit(p, func() {}) }
 
-// maxPlaintext is the most that one record carries (RFC 8446, section 5.1).
-const maxPlaintext = 16 << 10
+// WriteUnit implements [flow.UnitWriter].
+func (c *conn) WriteUnit(p []byte, taken func()) (int, error) {
+	return c.under.gathered(len(p), func() (int, error) {
+		n, err := c.tls.Write(p)
+		taken()
+		return n, err
+	})
+}

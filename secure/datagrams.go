@@ -14,6 +14,7 @@ import (
 	"github.com/pion/dtls/v3"
 
 	"sallyport/flow"
+	"sallyport/lease"
 	"sallyport/wire"
 )
 
@@ -111,10 +112,11 @@ func newDatagrams(c flow.Conn) *datagrams {
 // with which both transcripts begin (RFC 6347, section 4.2.1).
 func afterCookie(c flow.Conn, deadline time.Time) (*datagrams, error) {
 	d := newDatagrams(c)
-	p := inBuffers.Get().(*[unitSize]byte)
-	defer inBuffers.Put(p)
+	unit := lease.Get(unitSize)
+	defer unit.Put()
+	p := unit.Data[:unitSize]
 	c.SetReadDeadline(deadline)
-	n, from, err := d.receive(p[:])
+	n, from, err := d.receive(p)
 	c.SetReadDeadline(time.Time{})
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/flow"
+	"sallyport/internal/testnet"
 )
 
 // Each way for a peer to end, and what Read then says.
@@ -202,5 +203,19 @@ func TestNoDeadlineIsLeftBehind(t *testing.T) {
 	}
 	if err := p.server.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWriteUnitKeepsOnlyWhatIsLeft(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			s := newSite(t)
+			s.client.Params.Max = version
+			p := s.shake(NewServer(s.server), NewClient(s.client))
+			if p.serverErr != nil || p.clientErr != nil {
+				t.Fatal(p.serverErr, p.clientErr)
+			}
+			testnet.WantUnitsTaken(t, p.client.(testnet.UnitWriter), p.server)
+		})
 	}
 }

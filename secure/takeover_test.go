@@ -129,7 +129,7 @@ func TestDataWithFinished(t *testing.T) {
 		u := &under{Conn: c, units: flow.Units(c)}
 		t := tls.Client(u, &tls.Config{InsecureSkipVerify: true, ServerName: "a.test"})
 		f.Outbound = []flow.Session{{}}
-		_, err := u.gathered(func() (int, error) {
+		_, err := u.gathered(len("early"), func() (int, error) {
 			if err := u.handshakeCorked(t); err != nil {
 				return 0, err
 			}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sallyport/flow"
+	"sallyport/lease"
 	"sallyport/wire"
 )
 
@@ -30,7 +31,7 @@ type under struct {
 	units flow.UnitReader // Conn's
 
 	in    []byte             // what of buf is still to be read
-	buf   *[unitSize]byte    // leased
+	buf   *lease.Buffer      // that in is part of
 	head  [recordHeader]byte // of the record being handed up
 	have  int                // bytes of head handed up
 	need  int                // bytes of the record's body still to be handed up
@@ -53,12 +54,6 @@ const (
 	recordAlert  = 21
 	alertFatal   = 2
 )
-
-var inBuffers = sync.Pool{New: func() any { return new([unitSize]byte) }}
-
-// outBuffers hold what one Write of a relay becomes: its records with their
-// headers, nonces and tags. A larger one grows and is not kept.
-var outBuffers = sync.Pool{New: func() any { return new([unitSize + 4096]byte) }}
 
 // errNotHere says that no whole record is here. crypto/tls forgets an error that
 // calls itself temporary, and Read may be called again.
@@ -137,15 +132,22 @@ func (u *under) hand(p []byte) int {
 
 func (u *under) lease() []byte {
 	if u.buf == nil {
-		u.buf = inBuffers.Get().(*[unitSize]byte)
+		u.buf = lease.Get(unitSize)
 	}
-	return u.buf[:]
+	return u.buf.Data[:unitSize]
 }
 
 func (u *under) giveBack() {
-	if u.buf != nil {
-		inBuffers.Put(u.buf)
-		u.buf, u.in = nil, nil
+	u.buf.Put()
+	u.buf, u.in = nil, nil
+}
+
+// settle holds no more than has come and is still to be read.
+func (u *under) settle() {
+	if old := u.buf; old != nil && old.Wastes(len(u.in)) {
+		u.buf = lease.Get(len(u.in))
+		u.in = u.buf.Data[:copy(u.buf.Data, u.in)]
+		old.Put()
 	}
 }
 
@@ -175,11 +177,18 @@ func (u *under) SetWriteDeadline(time.Time) error { return nil }
 // gathered runs write, whose records leave in one system call. An alert or a
 // KeyUpdate that the reading side sends meanwhile takes its turn among them:
 // crypto/tls orders the records, the lock keeps that order to the socket.
-func (u *under) gathered(write func() (int, error)) (int, error) {
-	buf := outBuffers.Get().(*[unitSize + 4096]byte)
-	defer outBuffers.Put(buf)
+//
+// size is how many bytes write writes. Should its records have no room, with their
+// headers, nonces and tags, the buffer grows and is not kept.
+func (u *under) gathered(size int, write func() (int, error)) (int, error) {
+	buf := lease.Get(min(size+size/16, lease.Most))
+	sent := func() {
+		buf.Put()
+		buf = nil
+	}
+	defer sent()
 	u.wmu.Lock()
-	u.out, u.corked = buf[:0], true
+	u.out, u.corked = buf.Data[:0], true
 	u.wmu.Unlock()
 
 	n, err := write()
@@ -189,7 +198,7 @@ func (u *under) gathered(write func() (int, error)) (int, error) {
 	out := u.out
 	u.out, u.corked = nil, false
 	if len(out) > 0 {
-		if _, werr := u.Conn.Write(out); werr != nil {
+		if _, werr := flow.Writes(u.Conn).WriteUnit(out, sent); werr != nil {
 			return 0, werr
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,6 +29,8 @@ type conn struct {
 	socket
 	raw      syscall.RawConn
 	unit     unit
+	wmu      sync.Mutex // over rest
+	rest     rest
 	finished atomic.Bool // we have sent our FIN
 
 	poller *Poller                // nil: it does not rest
@@ -41,6 +44,7 @@ var (
 	_ flow.Bare       = (*conn)(nil)
 	_ flow.Aborter    = (*conn)(nil)
 	_ flow.UnitReader = (*conn)(nil)
+	_ flow.UnitWriter = (*conn)(nil)
 	_ flow.Unsent     = (*conn)(nil)
 	_ flow.Waiter     = (*conn)(nil)
 	_ flow.Peeker     = (*conn)(nil)
@@ -53,7 +57,7 @@ func newConn(s socket, p *Poller) (*conn, error) {
 	}
 	c := &conn{socket: s, raw: raw, poller: p}
 	// Bound once: a method value made at each read would be garbage of each read.
-	c.unit.step = c.unit.try
+	c.unit.step, c.rest.step = c.unit.try, c.rest.try
 	return c, nil
 }
 
@@ -141,11 +145,11 @@ func (c *conn) ReadUnit(lease func() []byte) ([]byte, error) {
 	u.lease, u.p, u.err = nil, nil, nil
 	switch {
 	case err == io.EOF && c.resetHeard():
-		return nil, c.readError(syscall.ECONNRESET)
+		return nil, c.opError("read", syscall.ECONNRESET)
 	case err == io.EOF:
 		return nil, io.EOF
 	case err != nil:
-		return nil, c.readError(err)
+		return nil, c.opError("read", err)
 	}
 	return p[:n], nil
 }
@@ -169,15 +173,15 @@ func (c *conn) resetHeard() bool {
 	return p[0].Revents&(unix.POLLHUP|unix.POLLERR) == unix.POLLHUP && !c.finished.Load()
 }
 
-// readError gives err the form that Read of package net would have given it.
-func (c *conn) readError(err error) error {
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		err = op.Err
+// opError gives err the form that package net would have given it.
+func (c *conn) opError(op string, err error) error {
+	if raw, ok := errors.AsType[*net.OpError](err); ok {
+		err = raw.Err
 	} else if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		err = os.NewSyscallError("read", errno)
+		err = os.NewSyscallError(op, errno)
 	}
 	local, remote := c.LocalAddr(), c.RemoteAddr()
-	return &net.OpError{Op: "read", Net: local.Network(), Source: local, Addr: remote, Err: err}
+	return &net.OpError{Op: op, Net: local.Network(), Source: local, Addr: remote, Err: err}
 }
 
 // unit is the state of one ReadUnit. The runtime calls step at once, and again

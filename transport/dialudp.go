@@ -78,6 +78,9 @@ func (c *datagrams) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// WriteUnit implements [flow.UnitWriter].
+func (c *datagrams) WriteUnit(p []byte, _ func()) (int, error) { return c.Write(p) }
+
 // failure says in words what an ICMP error means.
 func (c *datagrams) failure(err error) error {
 	errno, ok := errors.AsType[syscall.Errno](err)

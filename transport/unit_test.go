@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sallyport/flow"
+	"sallyport/internal/testnet"
 )
 
 func eachKind(t *testing.T, f func(t *testing.T, w Where)) {
@@ -257,4 +258,32 @@ func BenchmarkUnits(b *testing.B) {
 			})
 		}
 	}
+}
+
+func TestWriteUnitKeepsOnlyWhatIsLeft(t *testing.T) {
+	eachKind(t, func(t *testing.T, w Where) {
+		s, c, _ := pair(t, w)
+		testnet.WantUnitsTaken(t, s.(*conn), c)
+	})
+	eachKind(t, func(t *testing.T, w Where) {
+		s, _, _ := pair(t, w)
+		wrote := make(chan error, 1)
+		go func() {
+			for {
+				if _, err := s.Write(make([]byte, 64<<10)); err != nil {
+					wrote <- err
+					return
+				}
+			}
+		}()
+		s.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		err := <-wrote
+		if op, ok := errors.AsType[*net.OpError](err); !ok || op.Op != "write" || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("past the deadline: %v", err)
+		}
+		s.Close()
+		if _, err := s.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	})
 }

@@ -15,6 +15,7 @@ type socket interface {
 	flow.Bare
 	flow.Aborter
 	flow.UnitReader
+	flow.UnitWriter
 	flow.Unsent
 	flow.Waiter
 }
@@ -86,6 +87,9 @@ func (c *association) Write(p []byte) (int, error) {
 	c.note(err, false)
 	return n, err
 }
+
+// WriteUnit implements [flow.UnitWriter].
+func (c *association) WriteUnit(p []byte, _ func()) (int, error) { return c.Write(p) }
 
 // note tells the server of the first answer, and of the first error that is its own.
 func (c *association) note(err error, read bool) {

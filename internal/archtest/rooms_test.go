@@ -18,8 +18,9 @@ const rooms = `
 wire
 name
 flow               wire
-record             flow wire
-transport          flow wire
+lease
+record             flow wire lease
+transport          flow wire lease
 upstream           flow transport
 preamble           flow wire
 revoke
@@ -29,12 +30,12 @@ rule               name
 verify             name rule ct dane revoke
 credential         revoke verify
 spiffe             credential verify
-secure             flow wire record credential verify name
+secure             flow lease wire record credential verify name
 route              flow name wire rule
 filter             flow
 mirror             flow
 observe            flow wire
-proxy              flow wire
+proxy              flow wire lease
 config             name rule
 posture
 admin              observe config
