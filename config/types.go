@@ -18,7 +18,7 @@ type File struct {
 	Metrics   Address       `key:"metrics" doc:"where to serve /metrics for Prometheus, /healthz and /readyz, in clear: tcp://127.0.0.1:9100, unix:PATH (default: nowhere)" as:"metrics"`
 	Log       Log           `key:"log" doc:"how and what to log, to standard error"`
 	Resolver  Resolver      `key:"resolver" doc:"which DNS resolver is asked (default: the system's)"`
-	User      string        `key:"user" doc:"whom to become once listening, where root starts it: NAME or UID, of its own group or of :GROUP (default: sallyport, where there is such a user)" as:"user"`
+	User      string        `key:"user" doc:"whom to become once listening, where root starts it: NAME or UID, of its own groups or of :GROUP alone (default: sallyport, where there is such a user)" as:"user"`
 	Limits    ProcessLimits `key:"limits" doc:"what the process may take; only in a file"`
 	StateDir  string        `key:"state_dir" doc:"folder for what outlives the process, mode 0700 (default: $STATE_DIRECTORY, else memory only)" as:"file"`
 	CTLogList []string      `key:"ct_log_list" doc:"lists of Certificate Transparency logs: JSON files or URLs, and PEM files with the keys that sign them" as:"source"`

@@ -19,7 +19,7 @@ import (
 type User struct {
 	Name     string // or its UID, where it has none
 	UID, GID int
-	Groups   []int // beside GID; of whom root becomes there are none
+	Groups   []int // beside GID
 }
 
 // Own is the user of the package, whom root becomes where nobody else is named.
@@ -37,7 +37,7 @@ func (u User) String() string {
 	return fmt.Sprintf("user %s (uid %d)", u.Name, u.UID)
 }
 
-// FindUser finds who NAME or UID is, of its own group or of that behind a colon.
+// FindUser finds who NAME or UID is: of its own groups, or of that behind a colon alone.
 func FindUser(text string) (User, error) {
 	name, group, named := strings.Cut(text, ":")
 	u := User{Name: name}
@@ -59,7 +59,11 @@ func FindUser(text string) (User, error) {
 			u.GID, err = strconv.Atoi(known.Gid)
 		}
 	}
-	if err != nil || !named {
+	if err != nil {
+		return u, err
+	}
+	if !named {
+		u.Groups, err = groupsOf(known, u.GID)
 		return u, err
 	}
 	gid := group
@@ -72,6 +76,27 @@ func FindUser(text string) (User, error) {
 	}
 	u.GID = int(n)
 	return u, nil
+}
+
+// groupsOf are those that u is a member of, beside gid. Root has no use for any.
+func groupsOf(u *user.User, gid int) (groups []int, err error) {
+	if u.Uid == "0" {
+		return nil, nil
+	}
+	ids, err := u.GroupIds()
+	if err != nil {
+		return nil, fmt.Errorf("the groups of %s: %w", u.Username, err)
+	}
+	for _, id := range ids {
+		n, err := strconv.Atoi(id)
+		if err != nil {
+			return nil, fmt.Errorf("the groups of %s: %w", u.Username, err)
+		}
+		if n != gid {
+			groups = append(groups, n)
+		}
+	}
+	return groups, nil
 }
 
 // Acting says that this process is u already. Only root has a choice of groups.
@@ -122,7 +147,7 @@ func (u User) Assume() (back func() error, err error) {
 	}, nil
 }
 
-// Become makes u the user of all threads for good, with no group but u's. Only
+// Become makes u the user of all threads for good, of u's groups alone. Only
 // root can; who is u already stays as it is.
 func (u User) Become() error {
 	if u.Acting() {

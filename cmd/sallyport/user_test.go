@@ -286,6 +286,49 @@ func TestRootWithoutAUser(t *testing.T) {
 	}
 }
 
+// Who is named without a group has all that it is a member of, and a key may be such a
+// group's; with one, that alone.
+func TestUserHasItsGroups(t *testing.T) {
+	t.Parallel()
+	asRoot(t)
+	s := newSite(t)
+	give(t, s.cert)
+	enter(t, s.key)
+	const keys = 23456
+	if err := errors.Join(os.Chown(s.key, 0, keys), os.Chmod(s.key, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	etc := t.TempDir()
+	for name, text := range map[string]string{
+		"passwd": "root:x:0:0:root:/root:/bin/sh\ngateway:x:12345:12346::/:/usr/sbin/nologin\n",
+		"group":  "root:x:0:\ngateway:x:12346:\nkeys:x:23456:other,gateway\nmore:x:23457:other\n",
+	} {
+		if err := os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known := func(cmd *exec.Cmd) {
+		promptly(cmd)
+		script := `mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/group" /etc/group && exec "$@"`
+		cmd.Args = append([]string{"unshare", "--mount", "sh", "-c", script, etc, cmd.Path}, cmd.Args[1:]...)
+		cmd.Path, cmd.Err = exec.LookPath("unshare")
+	}
+	as := func(user string) []string {
+		return []string{"proxy", "tls://127.0.0.1:0", "tcp://127.0.0.1:1", "--cert", s.cert, "--key", s.key, "--user", user}
+	}
+	p := testnet.StartIn(t, known, as("gateway")...)
+	p.Logged("sandboxed", 1)
+	for thread, text := range statuses(t, p) {
+		if !strings.Contains(text, "Gid:\t12346\t12346\t12346\t12346\n") || !strings.Contains(text, "Groups:\t23456 \n") {
+			t.Errorf("%s: %s", thread, text)
+		}
+	}
+	alone := testnet.Launch(t, known, as("gateway:gateway")...)
+	if code := alone.Wait(); code != exitFailed || !strings.Contains(alone.Stderr(), "may not read "+s.key) {
+		t.Errorf("exit code %d: %s", code, alone.Stderr())
+	}
+}
+
 // Who is not root cannot choose.
 func TestUserNeedsRoot(t *testing.T) {
 	t.Parallel()
