@@ -133,7 +133,7 @@ func (e eager) ReadUnit(lease func() []byte) ([]byte, error) {
 }
 
 // UnitWriter is an optional interface of a Conn that need not keep what it was given
-// for as long as it waits. WriteUnit is Write, and calls taken as soon as nothing of p
+// for as long as it waits. WriteUnit is Write, and calls taken, once, as soon as nothing of p
 // is needed any more: before it waits for a peer that has stopped, as far as that is
 // possible. Where it fails it need not call.
 type UnitWriter interface {

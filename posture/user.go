@@ -78,12 +78,15 @@ func FindUser(text string) (User, error) {
 	return u, nil
 }
 
-// groupsOf are those that u is a member of, beside gid. Root has no use for any.
+// groupsOf are those that u is a member of by the system's own files, beside gid. Root has no use for any.
 func groupsOf(u *user.User, gid int) (groups []int, err error) {
 	if u.Uid == "0" {
 		return nil, nil
 	}
 	ids, err := u.GroupIds()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // a container's /etc may have users alone
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the groups of %s: %w", u.Username, err)
 	}

@@ -15,7 +15,7 @@ const (
 	wholeMost = 16
 )
 
-// crowd is all the directions of the process.
+// crowd counts the directions of the process that are amid a write.
 type crowd struct{ writers atomic.Int32 }
 
 var all = crowd{}

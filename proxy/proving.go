@@ -103,6 +103,9 @@ func (p *proving) Write(b []byte) (int, error) {
 	return p.packetReplay.Write(b)
 }
 
+// WriteUnit implements [flow.UnitWriter].
+func (p *proving) WriteUnit(b []byte, _ func()) (int, error) { return p.Write(b) }
+
 func (p *proving) Close() error {
 	p.timer.Stop()
 	return p.packetReplay.Close()

@@ -21,6 +21,7 @@ type conn struct {
 	more    bool    // crypto/tls may have more to give without the socket
 
 	finished atomic.Bool // close_notify is sent
+	writing  atomic.Int32
 }
 
 func (c *conn) Transport() flow.Transport          { return c.under.Transport() }
@@ -39,10 +40,12 @@ func (c *conn) CloseWrite() error {
 	return err
 }
 
-// Close sends close_notify, unless CloseWrite has, and closes the socket.
+// Close sends close_notify, unless CloseWrite has, and closes the socket. Amid a
+// Write it breaks that and sends nothing.
 func (c *conn) Close() error {
-	if c.finished.Load() {
-		return c.under.Conn.Close() // crypto/tls would wait for a write of its own
+	// crypto/tls would wait for a write: of its own goodbye, or of who is amid one.
+	if c.finished.Load() || c.writing.Load() > 0 {
+		return c.under.Conn.Close()
 	}
 	c.SetWriteDeadline(time.Now().Add(goodbye))
 	return c.tls.Close()
@@ -125,6 +128,8 @@ func (c *conn) Write(p []byte) (int, error) { return c.WriteUnit(p, func() {}) }
 
 // WriteUnit implements [flow.UnitWriter].
 func (c *conn) WriteUnit(p []byte, taken func()) (int, error) {
+	c.writing.Add(1)
+	defer c.writing.Add(-1)
 	return c.under.gathered(len(p), func() (int, error) {
 		n, err := c.tls.Write(p)
 		taken()

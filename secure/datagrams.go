@@ -53,9 +53,10 @@ type datagrams struct {
 	open   atomic.Bool    // the handshake is finished
 	closed atomic.Bool
 
-	settled  chan struct{} // closed when the engine's handshake has come to its end, good or bad
-	finished bool          // there was an encrypted message, as only Finished is
-	awaited  bool          // settled was waited for
+	settled  chan struct{}   // closed when the engine's handshake has come to its end, good or bad
+	until    <-chan struct{} // closed when it has no more time
+	finished [2]atomic.Bool  // an encrypted message was read and written, as only Finished is
+	awaited  bool            // settled was waited for
 
 	discarded atomic.Int64 // records that came after the handshake, and have no place in any state
 
@@ -80,7 +81,7 @@ const (
 	mostRepeats = 8
 
 	// settleTime is more than an engine that has all it needs takes to say so.
-	settleTime = time.Second
+	settleTime = 250 * time.Millisecond
 
 	cookieSize = 20 // as the engine's are
 
@@ -265,14 +266,9 @@ func (d *datagrams) ReadFrom(p []byte) (int, net.Addr, error) {
 	}
 }
 
-// ended says whether the engine has been shown and has sent all that ends its
-// handshake, so that it is about to say so itself.
-func (d *datagrams) ended() bool {
-	if d.cookie != nil {
-		return d.last.Load() != nil
-	}
-	return d.finished
-}
+// ended says whether the engine has sent and been shown all that ends a handshake, so
+// that it is about to say so itself. What it was shown may be a forgery.
+func (d *datagrams) ended() bool { return d.finished[0].Load() && d.finished[1].Load() }
 
 // settle waits until the engine has noted the end of its handshake, which it does a
 // moment after it has sent its last flight, or has read its peer's. It would take a
@@ -284,6 +280,7 @@ func (d *datagrams) settle() {
 	d.awaited = true
 	select {
 	case <-d.settled:
+	case <-d.until:
 	case <-time.After(settleTime):
 	}
 }
@@ -333,10 +330,12 @@ func (d *datagrams) pass(p []byte) (kept, data int) {
 				d.discard(open) // the engine takes a ChangeCipherSpec without decrypting it
 				continue
 			}
-			if r.Type == wire.TypeHandshake {
-				d.finished = true
-			} else {
+			if r.Type != wire.TypeHandshake {
 				data++
+			}
+			// Under a connection ID the first record is Finished, whatever it is called.
+			if !open && (r.Type == wire.TypeHandshake || r.Type == wire.TypeCID) {
+				d.finished[0].Store(true)
 			}
 		case r.Epoch > 1:
 			d.discard(open)
@@ -377,10 +376,21 @@ func (d *datagrams) again(r *wire.Record) {
 	}
 }
 
-// keep keeps the flight that ends a handshake, which begins with ChangeCipherSpec.
+// keep notes a Finished, and keeps the flight that ends a handshake, which begins with
+// ChangeCipherSpec.
 func (d *datagrams) keep(p []byte) {
 	if len(p) < 5 {
 		return
+	}
+	for rest := p; len(rest) > 0; {
+		r, after, err := wire.ReadRecord(rest, 0)
+		if r.Epoch == 1 || rest[0] == wire.TypeCID { // whose length is the peer's affair
+			d.finished[1].Store(true)
+		}
+		if err != nil {
+			break
+		}
+		rest = after
 	}
 	switch last := d.last.Load(); {
 	case p[0] == typeChangeCipherSpec:

@@ -81,34 +81,50 @@ func TestDTLSGoodbyeComesLast(t *testing.T) {
 // the engine has noted that the handshake is over: one in a thousand or two without
 // [datagrams.settle].
 func TestDTLSGoodbyeAtOnce(t *testing.T) {
-	const each, callers = 60, 16
-	s := newSite(t)
-	s.psk()
-	s.client.Suites = []uint16{suitePSK}
-	l := listenDTLS(t, NewDTLSServer(s.server))
-	var calls sync.WaitGroup
-	for range callers {
-		calls.Go(func() {
-			for range each {
-				c := dialDTLS(t, l.at(), NewDTLSClient(s.client))
-				if c.err != nil {
-					t.Error(c.err)
-					return
-				}
-				c.says(t, "in haste")
-				c.c.Close()
+	for name, resumes := range map[string]bool{"full": false, "resumed": true} {
+		t.Run(name, func(t *testing.T) {
+			const each, callers = 60, 16
+			s := newSite(t)
+			s.psk()
+			s.client.Suites = []uint16{suitePSK}
+			layer := NewDTLSClient(s.client)
+			l := listenDTLS(t, NewDTLSServer(s.server))
+			if resumes {
+				client := dialDTLS(t, l.at(), layer)
+				talkDTLS(t, l.next(), client)
 			}
+			var calls sync.WaitGroup
+			for range callers {
+				calls.Go(func() {
+					for range each {
+						by := layer
+						if !resumes {
+							by = NewDTLSClient(s.client)
+						}
+						c := dialDTLS(t, l.at(), by)
+						if c.err != nil {
+							t.Error(c.err)
+							return
+						}
+						if c.session(t).Resumed != resumes {
+							t.Errorf("resumed is %t", !resumes)
+						}
+						c.says(t, "in haste")
+						c.c.Close()
+					}
+				})
+			}
+			for range each * callers {
+				server := l.next()
+				if server.err != nil {
+					t.Fatal(server.err)
+				}
+				server.hears(t, "in haste")
+				server.c.Close()
+			}
+			calls.Wait()
 		})
 	}
-	for range each * callers {
-		server := l.next()
-		if server.err != nil {
-			t.Fatal(server.err)
-		}
-		server.hears(t, "in haste")
-		server.c.Close()
-	}
-	calls.Wait()
 }
 
 // Who is cut off is not told: a truncation is no proper end.

@@ -62,6 +62,7 @@ func (h *dtlsHandshake) run(ctx context.Context, t *dtls.Conn, timeout time.Dura
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
+	h.under.until = ctx.Done()
 	err := t.HandshakeContext(ctx)
 	close(h.under.settled)
 	if err != nil {

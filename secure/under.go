@@ -46,6 +46,7 @@ type under struct {
 	keys   *secrets // if the handshake is to be taken over from
 	flight []byte   // written since keys were known
 	taken  bool     // crypto/tls writes no more
+	werr   error    // of a write that failed: the peer may have part of a record
 }
 
 const (
@@ -144,7 +145,9 @@ func (u *under) giveBack() {
 
 // settle holds no more than has come and is still to be read.
 func (u *under) settle() {
-	if old := u.buf; old != nil && old.Wastes(len(u.in)) {
+	if len(u.in) == 0 {
+		u.giveBack()
+	} else if old := u.buf; old.Wastes(len(u.in)) {
 		u.buf = lease.Get(len(u.in))
 		u.in = u.buf.Data[:copy(u.buf.Data, u.in)]
 		old.Put()
@@ -158,11 +161,15 @@ func (u *under) Write(p []byte) (int, error) {
 	case u.taken:
 		// It would seal with a key and a counter that are in use elsewhere.
 		return 0, errTaken
+	case u.werr != nil:
+		return 0, u.werr
 	case u.keys != nil && u.keys.known():
 		u.flight = append(u.flight, p...)
 	}
 	if !u.corked {
-		return u.Conn.Write(p)
+		n, err := u.Conn.Write(p)
+		u.werr = err
+		return n, err
 	}
 	u.out = append(u.out, p...)
 	return len(p), nil
@@ -198,8 +205,8 @@ func (u *under) gathered(size int, write func() (int, error)) (int, error) {
 	out := u.out
 	u.out, u.corked = nil, false
 	if len(out) > 0 {
-		if _, werr := flow.Writes(u.Conn).WriteUnit(out, sent); werr != nil {
-			return 0, werr
+		if _, u.werr = flow.Writes(u.Conn).WriteUnit(out, sent); u.werr != nil {
+			return 0, u.werr
 		}
 	}
 	return n, err

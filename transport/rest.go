@@ -64,8 +64,10 @@ func (r *rest) move() {
 	if n := len(r.p); n <= lease.Most && (r.held == nil || r.held.Wastes(n)) {
 		b := lease.Get(n)
 		r.p = b.Data[:copy(b.Data, r.p)]
+		if r.held == nil {
+			r.taken()
+		}
 		r.held.Put()
 		r.held = b
-		r.taken()
 	}
 }

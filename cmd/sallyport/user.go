@@ -2,8 +2,11 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 
 	"sallyport/build"
@@ -28,8 +31,12 @@ func chosen(file *config.File, warn func(string, ...any)) (posture.User, error) 
 	if current.UID != 0 || file.Unsafe.NoSandbox {
 		return current, nil
 	}
-	if u, err := posture.FindUser(posture.Own); err == nil {
+	u, err := posture.FindUser(posture.Own)
+	if err == nil {
 		return u, nil
+	}
+	if unknown := user.UnknownUserError(""); !errors.As(err, &unknown) && !errors.Is(err, fs.ErrNotExist) {
+		return u, fmt.Errorf("whom to become: %w", err)
 	}
 	warn("started as root, and no `user` says whom to become, nor is there a user " + posture.Own +
 		": it stays root, without privileges, and the files of root are open to who breaks in as far as the sandbox lets them; user: root says that this is meant")
