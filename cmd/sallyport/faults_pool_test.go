@@ -60,7 +60,7 @@ func TestFaultPools(t *testing.T) {
 		{"all refuse", []func(testing.TB) string{boundPort, boundPort}, "no_server_up", "dial", 0},
 		{"black holes", []func(testing.TB) string{blackHole, blackHole}, "no_server_up", "dial", dial},
 		{"a black hole, and one refuses", []func(testing.TB) string{blackHole, boundPort}, "no_server_up", "dial", 0},
-		{"all silent", []func(testing.TB) string{silent, silent}, "server_handshake_timeout", "outbound", handshake},
+		{"all silent", []func(testing.TB) string{silent, silent}, "server_handshake_timeout", "outbound", 2 * handshake}, // one after the other
 		{"one is good", []func(testing.TB) string{boundPort, blackHole, s.tlsEcho}, "ok", "", 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
