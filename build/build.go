@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -68,7 +69,8 @@ type Program struct {
 // shares it with the one before it, whose flows still use it.
 type Lasting struct {
 	Tickets  *secure.Tickets
-	Sessions *secure.Sessions // of DTLS, which has no tickets
+	Sessions *secure.Sessions                    // of DTLS, which has no tickets
+	crls     map[[sha256.Size]byte][]*revoke.CRL // those of the files in use, by what a file holds
 	lists    *listMemory
 	servers  *upstream.Set
 	answers  *revoke.Cache // nil until somebody asks for one
@@ -122,6 +124,7 @@ type builder struct {
 	keyLogs  map[string]*os.File
 	psks     map[string]*credential.PSKs
 	crls     map[string][]*revoke.CRL
+	parsed   map[[sha256.Size]byte][]*revoke.CRL
 	fetchers map[string]*revoke.Fetcher
 	own      []*revoke.Stapled // certificates that answers are stapled to
 	held     []*hold           // credentials that wait for DNS
@@ -143,6 +146,7 @@ func newBuilder(f *config.File, o Options) (*builder, error) {
 		keyLogs:  map[string]*os.File{},
 		psks:     map[string]*credential.PSKs{},
 		crls:     map[string][]*revoke.CRL{},
+		parsed:   map[[sha256.Size]byte][]*revoke.CRL{},
 		fetchers: map[string]*revoke.Fetcher{},
 		program:  &Program{},
 		lasting:  o.Lasting,
@@ -190,6 +194,7 @@ func New(f *config.File, o Options) (*Program, error) {
 	b.startHolds()
 	b.program.Work = append(b.program.Work, b.program.servers.Work()...)
 	b.program.Expiries, b.program.Ages = b.expiries(), b.ages()
+	b.lasting.crls = b.parsed
 	return b.program, nil
 }
 

@@ -2,6 +2,7 @@ package build
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -116,10 +117,14 @@ func (b *builder) crlFile(file string) ([]*revoke.CRL, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := revoke.ParseCRLs(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	content := sha256.Sum256(data)
+	list, ok := b.lasting.crls[content]
+	if !ok {
+		if list, err = revoke.ParseCRLs(data); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
 	}
+	b.parsed[content] = list
 	for _, l := range list {
 		if next := l.Next(); b.now().After(next) {
 			b.warn("%s: the CRL of %.120q was good until %s and says nothing any more: fetch a newer one", file, l.Issuer().String(), next.UTC().Format(time.RFC3339))
