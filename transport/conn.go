@@ -29,8 +29,8 @@ type conn struct {
 	socket
 	raw      syscall.RawConn
 	unit     unit
-	wmu      sync.Mutex // over rest
-	rest     rest
+	wmu      sync.Mutex // over remains
+	remains  remainder
 	finished atomic.Bool // we have sent our FIN
 
 	poller *Poller                // nil: it does not rest
@@ -57,7 +57,7 @@ func newConn(s socket, p *Poller) (*conn, error) {
 	}
 	c := &conn{socket: s, raw: raw, poller: p}
 	// Bound once: a method value made at each read would be garbage of each read.
-	c.unit.step, c.rest.step = c.unit.try, c.rest.try
+	c.unit.step, c.remains.step = c.unit.try, c.remains.try
 	return c, nil
 }
 

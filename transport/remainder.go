@@ -15,7 +15,7 @@ func (c *conn) Write(p []byte) (int, error) { return c.WriteUnit(p, func() {}) }
 func (c *conn) WriteUnit(p []byte, taken func()) (int, error) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	r := &c.rest
+	r := &c.remains
 	r.p, r.taken, r.err = p, taken, nil
 	err := c.raw.Write(r.step)
 	n, werr := len(p)-len(r.p), r.err
@@ -30,9 +30,9 @@ func (c *conn) WriteUnit(p []byte, taken func()) (int, error) {
 	return n, nil
 }
 
-// rest is the state of one WriteUnit: what is still to be written. The runtime calls
+// remainder is the state of one WriteUnit: what is still to be written. The runtime calls
 // step at once, and again after each wait.
-type rest struct {
+type remainder struct {
 	step  func(fd uintptr) (done bool)
 	p     []byte
 	held  *lease.Buffer // that p is part of, once it has been moved
@@ -40,7 +40,7 @@ type rest struct {
 	err   error
 }
 
-func (r *rest) try(fd uintptr) (done bool) {
+func (r *remainder) try(fd uintptr) (done bool) {
 	for {
 		n, err := unix.Write(int(fd), r.p)
 		switch {
@@ -60,7 +60,7 @@ func (r *rest) try(fd uintptr) (done bool) {
 }
 
 // move keeps what is left in the smallest buffer that holds it.
-func (r *rest) move() {
+func (r *remainder) move() {
 	if n := len(r.p); n <= lease.Most && (r.held == nil || r.held.Wastes(n)) {
 		b := lease.Get(n)
 		r.p = b.Data[:copy(b.Data, r.p)]
