@@ -87,11 +87,14 @@ func TestRecordsAreGathered(t *testing.T) {
 	c.under.Conn = count
 	data := make([]byte, unitSize)
 	rand.Read(data)
+	over := make(chan struct{})
 	go func() {
+		defer close(over)
 		p.client.Write(data)
 		p.client.CloseWrite()
 	}()
 	got, err := io.ReadAll(struct{ io.Reader }{p.server})
+	<-over
 	if err != nil || !bytes.Equal(got, data) {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
