@@ -53,13 +53,13 @@ func TestOneAddressOfANameAnswers(t *testing.T) {
 	}
 	defer l.Close()
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
-	full(t, "127.0.0.1", port)
+	full(t, "127.0.0.7", port)
 	d := &Dialer{Where: Where{Host: "db.test", Port: port}, Timeout: 5 * time.Second}
 	for _, list := range [][]netip.Addr{
 		addrs("127.0.0.3"),
 		addrs("127.0.0.2", "127.0.0.3"),              // refuses at once
-		addrs("127.0.0.1", "127.0.0.3"),              // does not answer
-		addrs("127.0.0.1", "127.0.0.1", "127.0.0.3"), // nor does the second
+		addrs("127.0.0.7", "127.0.0.3"),              // does not answer
+		addrs("127.0.0.7", "127.0.0.7", "127.0.0.3"), // nor does the second
 	} {
 		d.Names = func(context.Context) ([]netip.Addr, error) { return list, nil }
 		f := &flow.Flow{}
@@ -100,8 +100,8 @@ func TestNoAddressOfANameAnswers(t *testing.T) {
 			t.Errorf("%v, want %s", err, c.reason)
 		}
 	}
-	full(t, "127.0.0.1", port)
-	d.Names = func(context.Context) ([]netip.Addr, error) { return addrs("127.0.0.1", "127.0.0.1"), nil }
+	full(t, "127.0.0.7", port)
+	d.Names = func(context.Context) ([]netip.Addr, error) { return addrs("127.0.0.7", "127.0.0.7"), nil }
 	start := time.Now()
 	_, err = d.Dial(context.Background(), &flow.Flow{})
 	if e := flow.AsError(err, flow.Internal); e == nil || e.Reason != flow.DialTimeout || time.Since(start) > 2*time.Second {
