@@ -3,7 +3,10 @@ package main
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -137,6 +140,39 @@ func TestKeyThatCannotBeReadAgain(t *testing.T) {
 	for _, want := range []string{s.key, "permission denied"} {
 		if !strings.Contains(p.Stderr(), want) {
 			t.Errorf("it does not say %q: %s", want, p.Stderr())
+		}
+	}
+}
+
+// P-19: in the FIPS 140-3 mode of Go's cryptography it serves, and agrees on nothing that
+// is not approved.
+func TestFIPS(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	server := s.serverConfig(tls.VersionTLS13)
+	server.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
+	to := serving(t, func(c *net.TCPConn) {
+		conn := tls.Server(c, server)
+		io.Copy(conn, conn)
+		conn.Close()
+	})
+	p := testnet.StartIn(t, func(cmd *exec.Cmd) {
+		promptly(cmd)
+		cmd.Env = append(cmd.Env, "GODEBUG=fips140=on")
+	}, "proxy", "tls://127.0.0.1:0", "tls://"+to, "--cert", s.cert, "--key", s.key, "--to-ca", s.anchors, "--to-name", "a.test")
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		cfg := s.clientConfig(version)
+		cfg.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
+		if err := probeOnce(p.Addr(""), cfg); err != nil {
+			t.Errorf("%s: %v", tls.VersionName(version), err)
+		}
+	}
+	for _, r := range p.Flows(2) {
+		wantFields(t, r, testnet.Record{"reason": "ok", "in_group": "CurveP256", "out_group": "CurveP256"})
+		for _, side := range []string{"in_cipher", "out_cipher"} {
+			if suite := r.Text(side); !strings.Contains(suite, "_AES_") {
+				t.Errorf("it agreed on %s", suite)
+			}
 		}
 	}
 }
