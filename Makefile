@@ -3,7 +3,7 @@ GO ?= go
 FUZZ_SECONDS ?= 30
 SOAK ?= 10m
 
-.PHONY: release reproducible deb sbom vuln kill bench soak build demo test check deps fuzz loss faults docs
+.PHONY: release reproducible deb sbom vuln static kill bench soak build demo test check deps fuzz loss faults docs
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sallyport ./cmd/sallyport
@@ -29,6 +29,10 @@ sbom: release
 # Where a database is at hand: make vuln VULNDB=file:///path, or by network without.
 vuln:
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.6.0 $(if $(VULNDB),-db $(VULNDB)) ./...
+
+# What a linter finds in the source.
+static:
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
 # Killed and started again a hundred times, each ready within half a second.
 kill: release

@@ -102,7 +102,7 @@ func TestPick(t *testing.T) {
 	if first := s.NotAfter(); !first.Equal(now.Add(-3 * 24 * time.Hour)) {
 		t.Error(first)
 	}
-	if pick(t, s, "a.test") != pick(t, s, "a.test") {
+	if first, again := pick(t, s, "a.test"), pick(t, s, "a.test"); first != again {
 		t.Error("the same credential comes as another pointer")
 	}
 }

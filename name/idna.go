@@ -17,7 +17,7 @@ func toASCII(label string) (string, error) {
 		}
 		ascii, err := idna.Lookup.ToASCII(label)
 		if err != nil || !utf8.ValidString(label) {
-			return "", fmt.Errorf("%q is no internationalized label: write its A-label, xn--...", label)
+			return "", fmt.Errorf("%q is no internationalized label: write its A-label (xn--...)", label)
 		}
 		return ascii, nil
 	}

@@ -2,7 +2,6 @@ package spiffe
 
 import (
 	"context"
-	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -94,8 +93,8 @@ func (o *watcher) OnX509ContextWatchError(err error) {
 // take has what x says hold from now on.
 func (w *Workload) take(x *workloadapi.X509Context) error {
 	svid := x.DefaultSVID()
-	key, ok := svid.PrivateKey.(crypto.Signer)
-	if !ok || len(svid.Certificates) == 0 {
+	key := svid.PrivateKey
+	if key == nil || len(svid.Certificates) == 0 {
 		return errors.New("an SVID without a certificate or a key")
 	}
 	if _, err := verify.SVID(svid.Certificates[0]); err != nil {

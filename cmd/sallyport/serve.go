@@ -200,6 +200,7 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	}
 	s.openDoor(accepting)
 	s.tellReady(nil)
+	//lint:ignore SA2001 that the lock can be had is what there is to know
 	s.serving.Go(func() { s.manager.watch(accepting, func() { s.mu.Lock(); s.mu.Unlock() }) })
 	var failed error
 	select {

@@ -212,6 +212,7 @@ func root(e ast.Expr) *ast.Ident {
 	return nil
 }
 
+//lint:ignore SA1019 one file at a time is all that this resolves
 func isGlobal(s *source, o *ast.Object) bool {
 	return s.file.Scope.Lookup(o.Name) == o
 }

@@ -186,7 +186,8 @@ func versionServers() []ServerCase {
 	ssl2 := []byte{0x80, 0x03, 0x00, 0x00, 0x01} // an SSLv2 error: no cipher in common
 	return []ServerCase{
 		{ID: "IT-01", Title: "SSLv2", Want: serverNotTLS, serve: says(func(*puppet) []byte { return ssl2 })},
-		{ID: "IT-01", Title: "SSLv3", Want: handshakeFailed, serve: answers(helloOf{version: tls.VersionSSL30, suite: 0x002f})}, //nolint:staticcheck // that it is refused
+		//lint:ignore SA1019 that it is refused is what is tested
+		{ID: "IT-01", Title: "SSLv3", Want: handshakeFailed, serve: answers(helloOf{version: tls.VersionSSL30, suite: 0x002f})},
 		{ID: "IT-02", Title: "TLS 1.0 alone", Want: serverAlert, serve: only(tls.VersionTLS10)},
 		{ID: "IT-02", Title: "TLS 1.1 alone", Want: serverAlert, serve: only(tls.VersionTLS11)},
 		{ID: "IT-02", Title: "TLS 1.0 whatever was offered", Want: handshakeFailed, serve: answers(helloOf{version: tls.VersionTLS10, suite: 0xc009})},
