@@ -131,26 +131,14 @@ func swapOnce(c *client) error {
 // fill makes as many DTLS sessions as are kept, so that what comes later displaces
 // some: else their memory would grow for hours, and look like a leak.
 func (l *load) fill() error {
-	const workers = 8
-	failed := make(chan error, workers)
-	for w := range workers {
-		go func() {
-			for i := w; i < soakSessions; i += workers {
-				a, err := l.associate(i)
-				if err != nil {
-					failed <- fmt.Errorf("a DTLS handshake: %w", err)
-					return
-				}
-				a.close()
-			}
-			failed <- nil
-		}()
-	}
-	var err error
-	for range workers {
-		err = errors.Join(err, <-failed)
-	}
-	return err
+	return together(8, soakSessions, func(i int) error {
+		a, err := l.associate(i)
+		if err != nil {
+			return fmt.Errorf("a DTLS handshake: %w", err)
+		}
+		a.close()
+		return nil
+	})
 }
 
 // talk bounces datagrams over an association of its own.

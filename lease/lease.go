@@ -47,5 +47,14 @@ func (b *Buffer) Put() {
 	}
 }
 
-// Wastes says whether a smaller buffer than b holds n bytes.
-func (b *Buffer) Wastes(n int) bool { return classOf(n) < b.class }
+// Fit moves p, which is part of b, to the smallest buffer that holds it, and gives b
+// back; if b is that, all stays where it is. Where b is nil, p is somebody else's.
+func (b *Buffer) Fit(p []byte) (*Buffer, []byte) {
+	if b != nil && classOf(len(p)) >= b.class {
+		return b, p
+	}
+	fit := Get(len(p))
+	p = fit.Data[:copy(fit.Data, p)]
+	b.Put()
+	return fit, p
+}

@@ -196,17 +196,12 @@ func (c *Conn) settle() {
 	if c.err != nil {
 		c.in, c.hand = nil, nil
 	}
-	old := c.held
-	switch {
-	case len(c.in) == 0:
+	if len(c.in) == 0 {
+		c.held.Put()
 		c.held, c.in = nil, nil
-	case old == nil || old.Wastes(len(c.in)):
-		c.held = lease.Get(len(c.in))
-		c.in = c.held.Data[:copy(c.held.Data, c.in)]
-	default:
 		return
 	}
-	old.Put()
+	c.held, c.in = c.held.Fit(c.in)
 }
 
 // leaveRead lets Rest and Close at the secret.

@@ -147,10 +147,8 @@ func (u *under) giveBack() {
 func (u *under) settle() {
 	if len(u.in) == 0 {
 		u.giveBack()
-	} else if old := u.buf; old.Wastes(len(u.in)) {
-		u.buf = lease.Get(len(u.in))
-		u.in = u.buf.Data[:copy(u.buf.Data, u.in)]
-		old.Put()
+	} else {
+		u.buf, u.in = u.buf.Fit(u.in)
 	}
 }
 

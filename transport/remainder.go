@@ -59,15 +59,13 @@ func (r *remainder) try(fd uintptr) (done bool) {
 	}
 }
 
-// move keeps what is left in the smallest buffer that holds it.
+// move keeps what is left in the smallest buffer that holds it, if one does.
 func (r *remainder) move() {
-	if n := len(r.p); n <= lease.Most && (r.held == nil || r.held.Wastes(n)) {
-		b := lease.Get(n)
-		r.p = b.Data[:copy(b.Data, r.p)]
-		if r.held == nil {
-			r.taken()
-		}
-		r.held.Put()
-		r.held = b
+	if len(r.p) > lease.Most {
+		return
+	}
+	others := r.held == nil
+	if r.held, r.p = r.held.Fit(r.p); others {
+		r.taken()
 	}
 }
