@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/flow"
 	"sallyport/internal/ca"
@@ -229,5 +230,36 @@ func TestDTLSGnuTLSServerResumes(t *testing.T) {
 		got.says(t, "a line\n")
 		got.hears(t, "a line\n")
 		got.c.Close()
+	}
+}
+
+// A server that is not waited for any longer is told, so that it does not go on
+// sending to a port that others may have by then.
+func TestDTLSServerIsGivenUp(t *testing.T) {
+	s := newSite(t)
+	s.client.Timeout = time.Second
+	cert, key := s.ca.Files(s.ca.Leaf([]string{"a.test"}))
+	gnutls, gnutlsAt := gnutlsServer(t, "-a", "--x509certfile", cert, "--x509keyfile", key, "--priority", gnutlsDTLS)
+	other, otherAt := sServer(t, "-cert", cert, "-key", key)
+	for _, c := range []struct {
+		server *openssl
+		at     netip.AddrPort
+		hears  string
+	}{
+		{gnutls, gnutlsAt, "Error in handshake"},
+		{other, otherAt, "alert user cancelled"},
+	} {
+		r := testnet.Relay(t, c.at, testnet.Weather{})
+		r.Through(func(_ int, w testnet.Way, _ int, p []byte) [][]byte {
+			if w == testnet.ToClient && isHandshake(p, typeServerHello) {
+				return nil
+			}
+			return [][]byte{p}
+		})
+		got := dialDTLS(t, r.Addr(), NewDTLSClient(s.client))
+		if reasonOf(got.err) != flow.ServerTimeout {
+			t.Errorf("got %v", got.err)
+		}
+		c.server.hear(c.hears)
 	}
 }

@@ -65,10 +65,29 @@ func (h *dtlsHandshake) run(ctx context.Context, t *dtls.Conn, timeout time.Dura
 	h.under.until = ctx.Done()
 	err := t.HandshakeContext(ctx)
 	close(h.under.settled)
-	if err != nil {
-		return h.end(h.role.dtlsError(err, h))
+	if err == nil {
+		return nil
 	}
-	return nil
+	known := h.role.dtlsError(err, h)
+	if ctx.Err() != nil && h.role == &outbound {
+		defer h.giveUp(known)
+	}
+	return h.end(known)
+}
+
+// giveUp tells a server that is not waited for any longer, which the engine does not.
+// It would keep its half of the handshake, and send its flight again and again: also
+// to who has our port next, who would take it for an answer to a handshake of its own.
+// A client is told nothing: it is to learn of no identity whether we know it.
+func (h *dtlsHandshake) giveUp(why error) {
+	var known *flow.Error
+	if !errors.As(why, &known) || known.Alerts.Received != 0 {
+		return
+	}
+	h.under.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+	if _, err := h.under.Conn.Write(wire.AlertRecord(wire.VersionDTLS12, wire.AlertUserCanceled)); err == nil {
+		known.Alerts.Sent = uint8(wire.AlertUserCanceled)
+	}
 }
 
 // end stops the engine and gives the connection below back to its owner, with err.
