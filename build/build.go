@@ -126,6 +126,7 @@ type builder struct {
 	crls     map[string][]*revoke.CRL
 	parsed   map[[sha256.Size]byte][]*revoke.CRL
 	fetchers map[string]*revoke.Fetcher
+	signers  verify.Keys       // of CAs whose private keys are among the credentials; complete once all is built
 	own      []*revoke.Stapled // certificates that answers are stapled to
 	held     []*hold           // credentials that wait for DNS
 	lists    *logLists         // nil where ct_log_list names none
@@ -145,6 +146,7 @@ func newBuilder(f *config.File, o Options) (*builder, error) {
 		anchors:  map[string]*verify.Anchors{},
 		keyLogs:  map[string]*os.File{},
 		psks:     map[string]*credential.PSKs{},
+		signers:  verify.Keys{},
 		crls:     map[string][]*revoke.CRL{},
 		parsed:   map[[sha256.Size]byte][]*revoke.CRL{},
 		fetchers: map[string]*revoke.Fetcher{},

@@ -259,7 +259,7 @@ func (b *builder) serverVerifier(c *config.Route) (verify.Verifier, error) {
 	return verify.With(who, append(checks, revocation)...), nil
 }
 
-func pkix(a *verify.Anchors, label string, p config.Profile, issuers verify.Issuers) verify.Authenticator {
+func pkix(a *verify.Anchors, label string, p config.Profile, issuers verify.Issuers) verify.PKIX {
 	return verify.PKIX{Anchors: a, From: label, Profile: verify.Profile(p), Issuers: issuers}
 }
 
@@ -357,6 +357,11 @@ func (b *builder) credential(certs, keys []string, u config.Unsafe, staple bool)
 		return nil, err
 	}
 	b.stores[id] = s
+	for _, c := range s.Credentials() {
+		if leaf := c.Chain[0]; leaf.BasicConstraintsValid && leaf.IsCA {
+			b.signers.Add(leaf)
+		}
+	}
 	return s, nil
 }
 

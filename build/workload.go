@@ -78,5 +78,7 @@ func (b *builder) serverVoucher(c *config.Route, issuers verify.Issuers) (v vouc
 	if err != nil {
 		return v, err
 	}
-	return voucher{pkix(anchors, "to.ca", c.To.Profile, issuers), !anchors.System}, nil
+	by := pkix(anchors, "to.ca", c.To.Profile, issuers)
+	by.Own = b.signers
+	return voucher{by, !anchors.System}, nil
 }

@@ -182,7 +182,7 @@ var reasons = map[Reason]struct {
 	KeyUsage:           {FaultServer, alertInternalError, "the server's certificate must not be used to authenticate a TLS server"},
 	PinMismatch:        {FaultServer, alertInternalError, "the server's key is none of to.pin"},
 	CADistrusted:       {FaultServer, alertInternalError, "the server's chain has a key that is known to be in the wrong hands"},
-	OwnCAUpstream:      {FaultServer, alertInternalError, "the server shows a certificate of our own minting CA"},
+	OwnCAUpstream:      {FaultServer, alertInternalError, "the server's certificate is of a CA whose private key is here, among our own certificates"},
 	CertRevoked:        {FaultServer, alertInternalError, "the server's certificate, or one in its chain, was revoked"},
 	RevocationUnknown:  {FaultServer, alertInternalError, "to.revocation is hard, and it could not be found out whether the server's certificate was revoked"},
 	MustStaple:         {FaultServer, alertInternalError, "the server's certificate asks for a stapled OCSP response, and there is no good one"},

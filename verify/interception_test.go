@@ -34,6 +34,7 @@ type rig struct {
 	anchors []*x509.Certificate
 	name    string
 	suite   uint16
+	own     verify.Keys
 }
 
 // row is one of INTERCEPTION's cases about certificates. The last of want's
@@ -68,7 +69,7 @@ func run(t *testing.T, rows []row) {
 
 func authenticate(t *testing.T, r *rig, profile verify.Profile, chain []*x509.Certificate) (*verify.Identity, error) {
 	a := anchorsOf(t, r.anchors...)
-	v := verify.With(verify.PKIX{Anchors: a, From: "to.ca", Profile: profile})
+	v := verify.With(verify.PKIX{Anchors: a, From: "to.ca", Profile: profile, Own: r.own})
 	id, err := v.Verify(t.Context(), &verify.Presented{Name: r.name, Chain: chain, Suite: r.suite, Now: now})
 	if (id == nil) == (err == nil) {
 		t.Fatalf("identity %v with error %v", id, err)
@@ -147,7 +148,10 @@ func judge(t *testing.T, c testca.Case) {
 		}
 		return
 	}
-	r := &rig{t: t, name: m.Name, anchors: m.Anchors}
+	r := &rig{t: t, name: m.Name, anchors: m.Anchors, own: verify.Keys{}}
+	if m.Own != nil {
+		r.own.Add(m.Own.Cert)
+	}
 	for _, profile := range modes {
 		want := verify.Reason(c.Want.Of(string(profile)))
 		if c.ByHandshake() {

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"net/netip"
 	"strings"
@@ -18,11 +19,17 @@ const (
 // by its name (RFC 9525). The zero value trusts nobody.
 type PKIX struct {
 	Anchors *Anchors
-	From    string     // where the anchors are configured, for the texts: to.ca
-	Profile Profile    // anything but WebPKI and Private is Strict
-	Own     [][32]byte // keys of CAs that we mint with, by the SHA-256 of their SubjectPublicKeyInfo
-	Issuers Issuers    // finds intermediates that are left out; nil: nobody looks for them
+	From    string  // where the anchors are configured, for the texts: to.ca
+	Profile Profile // anything but WebPKI and Private is Strict
+	Own     Keys    // of CAs whose private halves this process has; read when somebody is authenticated
+	Issuers Issuers // finds intermediates that are left out; nil: nobody looks for them
 }
+
+// Keys is a set of public keys.
+type Keys map[[sha256.Size]byte]struct{} // by the SHA-256 of their SubjectPublicKeyInfo
+
+// Add has the key of c in k.
+func (k Keys) Add(c *x509.Certificate) { k[spkiOf(c)] = struct{}{} }
 
 // String is the name for [Identity.By].
 func (k PKIX) String() string { return "pkix" }

@@ -210,13 +210,14 @@ func spki(text string) [sha256.Size]byte {
 
 // trusted refuses a path by whose keys stand in it.
 func (k PKIX) trusted(chain []*x509.Certificate) error {
-	for _, c := range chain {
+	for i, c := range chain {
 		key := spkiOf(c)
 		if who, bad := distrusted[key]; bad {
 			return fail(Distrusted, "the %s has the key of %s; no configuration makes it a trust anchor", describe(c), who)
 		}
-		if slices.Contains(k.Own, key) {
-			return fail(OwnCA, "the %s has the key of our own minting CA, which signs for our clients alone; who has made it stands between us and the server", describe(c))
+		// A certificate that serves on both sides, as its own anchor, signs for nobody.
+		if _, ours := k.Own[key]; ours && i > 0 {
+			return fail(OwnCA, "the %s is of a CA whose private key is here, for our clients: what it signs, this process or whoever got its key may have made, to stand between us and the server; have the server's certificate signed by another CA, or give `cert` here a leaf and not the CA", describe(c))
 		}
 	}
 	return nil

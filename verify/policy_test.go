@@ -9,33 +9,6 @@ import (
 	"sallyport/verify"
 )
 
-func TestOwnCA(t *testing.T) {
-	root := ca.TestAt(t, now)
-	mint := root.Intermediate()
-	pkix := verify.PKIX{Anchors: anchorsOf(t, root.Cert, mint.Cert), From: "to.ca", Profile: verify.Private}
-	own := pkix
-	own.Own = [][32]byte{pinOf(&verify.Presented{Chain: []*x509.Certificate{mint.Cert}})}
-	for _, c := range []struct {
-		name string
-		leaf *ca.Leaf
-		want verify.Reason
-	}{
-		{"minted", mint.Leaf(good), verify.OwnCA},
-		{"minted further down", mint.Intermediate().Leaf(good), verify.OwnCA},
-		{"of the CA above it", root.Leaf(good), pass},
-	} {
-		p := &verify.Presented{Name: "good.test", Chain: root.Chain(c.leaf), Now: now}
-		for range 2 { // the second time the paths are known
-			if _, err := own.Authenticate(t.Context(), p); reason(t, err) != c.want {
-				t.Errorf("IC-48 %s: %v, want %q", c.name, err, c.want)
-			}
-		}
-		if _, err := pkix.Authenticate(t.Context(), p); err != nil {
-			t.Errorf("IC-48 %s, and the CA is not ours: %v", c.name, err)
-		}
-	}
-}
-
 // What public CAs may say changes with the day on which they say it.
 func TestLongestValidity(t *testing.T) {
 	const day = 24 * time.Hour

@@ -134,7 +134,12 @@ func (row *datagramRow) isOf(from string) func(testnet.Record) bool {
 func TestInterceptionOfDatagramServers(t *testing.T) {
 	server := &presentDTLS{certs: map[string]*tls.Certificate{}, told: map[string]int{}, sessions: map[string]dtls.Session{}}
 	addr, dir, site := server.listen(t), t.TempDir(), ca.Test(t)
-	cert, key := site.Files(site.Leaf([]string{"*.row.test"}))
+	certs, keys := []string{}, []string{}
+	serves := func(l *ca.Leaf) {
+		cert, key := site.Files(l)
+		certs, keys = append(certs, cert), append(keys, key)
+	}
+	serves(site.Leaf([]string{"*.row.test"}))
 	var list []*datagramRow
 	var encrypt, bridge strings.Builder
 	for i, p := range presentations(testca.Cases()) {
@@ -142,6 +147,9 @@ func TestInterceptionOfDatagramServers(t *testing.T) {
 			continue
 		}
 		m := p.Make(t, time.Now())
+		if m.Own != nil {
+			serves(m.Own)
+		}
 		shown, row := m.TLS(), &datagramRow{presentation: p, exact: exact(m)}
 		server.certs[p.sni] = &shown
 		anchors := filepath.Join(dir, fmt.Sprintf("%d.pem", i))
@@ -157,7 +165,7 @@ func TestInterceptionOfDatagramServers(t *testing.T) {
 		fmt.Fprintf(&bridge, "  - {match: {sni: %q}, %s}\n", p.sni, to)
 		list = append(list, row)
 	}
-	p := start(t, "run", "-c", write(t, "sallyport.yaml", fmt.Sprintf("listeners:\n- from: dtls://127.0.0.1:0\n  name: bridge\n  cert: %s\n  key: %s\n  routes:\n%s%s", cert, key, &bridge, &encrypt)))
+	p := start(t, "run", "-c", write(t, "sallyport.yaml", fmt.Sprintf("listeners:\n- from: dtls://127.0.0.1:0\n  name: bridge\n  cert: [%s]\n  key: [%s]\n  routes:\n%s%s", strings.Join(certs, ", "), strings.Join(keys, ", "), &bridge, &encrypt)))
 	p.WaitListeners(1 + len(list))
 	t.Run("all", func(t *testing.T) {
 		for _, row := range list {

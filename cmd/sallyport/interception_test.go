@@ -53,7 +53,12 @@ func presentations(cases []testca.Case) (list []presentation) {
 func intercept(t *testing.T, list []presentation) *interception {
 	t.Helper()
 	dir, site := t.TempDir(), ca.Test(t)
-	cert, key := site.Files(site.Leaf([]string{"*.row.test"}))
+	certs, keys := []string{}, []string{}
+	serves := func(l *ca.Leaf) {
+		cert, key := site.Files(l)
+		certs, keys = append(certs, cert), append(keys, key)
+	}
+	serves(site.Leaf([]string{"*.row.test"}))
 	server, err := testca.Serve(t.Context().Done())
 	if err != nil {
 		t.Fatal(err)
@@ -65,6 +70,9 @@ func intercept(t *testing.T, list []presentation) *interception {
 		if m == nil {
 			m = p.Make(t, now)
 			made[p.Name()] = m
+			if m.Own != nil {
+				serves(m.Own)
+			}
 		}
 		server.Present(p.sni, m)
 		anchors := filepath.Join(dir, fmt.Sprintf("%d.pem", i))
@@ -78,7 +86,7 @@ func intercept(t *testing.T, list []presentation) *interception {
 			fmt.Fprintf(&encrypt, "- {from: \"tcp://127.0.0.1:0\", name: %q, to: %s}\n", p.sni, to)
 		}
 	}
-	file := fmt.Sprintf("listeners:\n- from: tls://127.0.0.1:0\n  name: bridge\n  cert: %s\n  key: %s\n  routes:\n%s%s", cert, key, &bridge, &encrypt)
+	file := fmt.Sprintf("listeners:\n- from: tls://127.0.0.1:0\n  name: bridge\n  cert: [%s]\n  key: [%s]\n  routes:\n%s%s", strings.Join(certs, ", "), strings.Join(keys, ", "), &bridge, &encrypt)
 	p := start(t, "run", "-c", write(t, "sallyport.yaml", file))
 	p.WaitListeners(1 + strings.Count(encrypt.String(), "- {from"))
 	return &interception{p, server, &tls.Config{RootCAs: site.Pool(), CurvePreferences: quick}}

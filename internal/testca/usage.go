@@ -40,4 +40,26 @@ func usageCases() []Case {
 	}
 }
 
+// ownCases are those of a CA whose private key the proxy has.
+func ownCases() []Case {
+	ours := func(m *Made, c *ca.Tester) *ca.Tester {
+		m.Own = &ca.Leaf{Cert: c.Cert, Chain: [][]byte{c.Cert.Raw}, Key: c.Key}
+		return c
+	}
+	return []Case{
+		{"IC-48", "a CA of the proxy's own, below an anchor", all(ownCA), nil, func(m *Made) { m.send(ours(m, m.root.Intermediate()).Leaf(good)) }},
+		{"IC-48", "a CA of the proxy's own, further up", all(ownCA), nil, func(m *Made) { m.send(ours(m, m.root.Intermediate()).Intermediate().Leaf(good)) }},
+		{"IC-48", "a CA of the proxy's own, imported", all(ownCA), nil, func(m *Made) { m.send(ours(m, m.root).Leaf(good)) }},
+		{"IC-48", "the CA above one of the proxy's own", all(pass), nil, func(m *Made) {
+			ours(m, m.root.Intermediate())
+			m.send(m.root.Leaf(good))
+		}},
+		{"IC-48", "the proxy's own certificate, a CA and its own anchor", Want{pass, pass, invalid}, Notes{"webpki": "is that of a CA"}, func(m *Made) {
+			m.Own = m.root.SelfSigned(good, ca.IsCA(true))
+			m.Anchors = []*x509.Certificate{m.Own.Cert}
+			m.send(m.Own)
+		}},
+	}
+}
+
 const day = 24 * time.Hour
