@@ -106,7 +106,7 @@ const (
 	Killed        Reason = "killed"
 
 	// Ours.
-	NoCredential Reason = "no_credential"
+	NoCredential Reason = "no_credential" // #nosec G101 -- the name of a reason
 	MatchFailed  Reason = "match_failed"
 	DANELookup   Reason = "dane_lookup"
 	CTNoList     Reason = "ct_no_list"

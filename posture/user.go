@@ -186,7 +186,7 @@ func (u User) Become() error {
 func (u User) Settle(dir string, mode fs.FileMode) error {
 	err := os.Mkdir(dir, mode)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.MkdirAll(filepath.Dir(dir), 0o755); err == nil {
+		if err = os.MkdirAll(filepath.Dir(dir), 0o755); err == nil { // #nosec G301 -- those above it are others' too
 			err = os.Mkdir(dir, mode)
 		}
 	}
