@@ -111,7 +111,16 @@ func endingServers() []ServerCase {
 		return c.Close()
 	}
 	half := record(recordHandshake, tls.VersionTLS12, helloOf{version: tls.VersionTLS12, suite: aesGCM}.bytes())
+	cut := func(version uint16) func(net.Conn, *tls.Config) error {
+		return func(c net.Conn, cfg *tls.Config) error {
+			cfg.MaxVersion = version
+			_, err := tell(tls.Server(c, cfg))
+			return err
+		}
+	}
 	return []ServerCase{
+		{ID: "IT-14", Title: "leaves without close_notify", Want: serverTruncated, Late: true, serve: cut(tls.VersionTLS13)},
+		{ID: "IT-14", Title: "leaves without close_notify, TLS 1.2", Want: serverTruncated, Late: true, serve: cut(tls.VersionTLS12)},
 		{ID: "IT-16", Title: "leaves at once", Want: serverGone, serve: func(net.Conn, *tls.Config) error { return nil }},
 		{ID: "IT-16", Title: "resets in place of a ServerHello", Want: serverGone, serve: func(c net.Conn, _ *tls.Config) error {
 			p := &puppet{Conn: c}

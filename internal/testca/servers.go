@@ -31,12 +31,13 @@ func (c ServerCase) Name() string { return c.ID + " " + c.Title }
 
 // Reasons that rows about servers have.
 const (
-	serverAlert    = "server_alert"
-	serverNotTLS   = "server_not_tls"
-	serverGone     = "server_gone"
-	serverTimeout  = "server_handshake_timeout"
-	serverProtocol = "server_protocol_error"
-	rejectedCert   = "server_rejected_our_certificate"
+	serverAlert     = "server_alert"
+	serverNotTLS    = "server_not_tls"
+	serverGone      = "server_gone"
+	serverTimeout   = "server_handshake_timeout"
+	serverProtocol  = "server_protocol_error"
+	serverTruncated = "server_truncated"
+	rejectedCert    = "server_rejected_our_certificate"
 )
 
 // Servers is the table.
