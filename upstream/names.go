@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 )
 
 // Resolver looks a name up. ttl is for how long the answer holds, 0 where nobody
@@ -65,6 +67,7 @@ type Name struct {
 	log      *slog.Logger
 	stays    bool // it stands in the file, and not in SRV records alone
 
+	asking  together[[]netip.Addr]
 	mu      sync.Mutex
 	addrs   []netip.Addr // empty until the first good answer
 	failing bool
@@ -75,8 +78,30 @@ func (n *Name) Addrs(ctx context.Context) ([]netip.Addr, error) {
 	if addrs := n.known(); addrs != nil {
 		return addrs, nil
 	}
-	addrs, _, err := n.lookup(ctx)
-	return addrs, err
+	return n.asking.ask(ctx, n.host, func(ctx context.Context) ([]netip.Addr, error) {
+		addrs, _, err := n.lookup(ctx)
+		return addrs, err
+	})
+}
+
+// together is one look-up for all flows that want its answer at a time: a name that
+// does not resolve would else have a resolver asked as often as clients come.
+type together[V any] struct{ group singleflight.Group }
+
+func (g *together[V]) ask(ctx context.Context, name string, look func(context.Context) (V, error)) (v V, err error) {
+	asked := g.group.DoChan("", func() (any, error) {
+		// Who came first may be gone before the others are.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
+		defer cancel()
+		return look(ctx)
+	})
+	select {
+	case got := <-asked:
+		v, _ = got.Val.(V)
+		return v, got.Err
+	case <-ctx.Done():
+		return v, asDNS(ctx, name, ctx.Err())
+	}
 }
 
 func (n *Name) known() []netip.Addr {

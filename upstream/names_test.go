@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,7 @@ type zone struct {
 	addr  string // "" does not resolve
 	ttl   time.Duration
 	asked int
+	hold  chan struct{} // nil: it answers at once
 }
 
 func (z *zone) set(addr string) {
@@ -38,6 +40,11 @@ func (z *zone) Addrs(_ context.Context, host string) ([]netip.Addr, time.Duratio
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.asked++
+	if z.hold != nil {
+		z.mu.Unlock()
+		<-z.hold
+		z.mu.Lock()
+	}
 	if z.addr == "" {
 		return nil, 0, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}
@@ -101,6 +108,37 @@ func TestANameIsLookedUpByItsTTL(t *testing.T) {
 		cancel()
 		work.Wait()
 	})
+}
+
+// Flows that come while a name does not resolve share one look-up, and one that is
+// gone takes it from nobody.
+func TestALookUpIsShared(t *testing.T) {
+	z := &zone{hold: make(chan struct{})}
+	n := NewSet(quiet, z, nil).Name("db.test")
+	first, leave := context.WithCancel(t.Context())
+	gone := make(chan error)
+	go func() { _, err := n.Addrs(first); gone <- err }()
+	for z.count() == 0 {
+		runtime.Gosched()
+	}
+	leave()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Errorf("who left was told %v", err)
+	}
+	var flows sync.WaitGroup
+	for range 100 {
+		flows.Go(func() {
+			if addrs, err := n.Addrs(t.Context()); err != nil || addrs[0].String() != "10.0.0.1" {
+				t.Errorf("%v, %v", addrs, err)
+			}
+		})
+	}
+	z.set("10.0.0.1")
+	close(z.hold)
+	flows.Wait()
+	if got := z.count(); got > 2 { // a flow may have come after the first look-up
+		t.Errorf("%d look-ups", got)
+	}
 }
 
 func TestANameThatNeverResolved(t *testing.T) {

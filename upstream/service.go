@@ -34,6 +34,8 @@ type Service struct {
 	log  *slog.Logger
 	uses []use // set before the first look-up
 
+	asking together[time.Duration]
+
 	mu      sync.Mutex
 	targets []Target // nil until the first good answer
 	closed  bool     // decidedly not available at this domain
@@ -225,7 +227,7 @@ func (p *Pool) learn(ctx context.Context) bool {
 	var asking sync.WaitGroup
 	for _, v := range p.services {
 		if err := v.missing(); err != nil && flow.AsError(err, flow.Internal).Reason == flow.NameNotResolved {
-			asking.Go(func() { _, _ = v.lookup(ctx) })
+			asking.Go(func() { _, _ = v.asking.ask(ctx, v.name, v.lookup) })
 		}
 	}
 	asking.Wait()
