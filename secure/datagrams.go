@@ -39,6 +39,7 @@ type datagrams struct {
 	gate    gate
 
 	pending [][]byte   // handed up before anything is read
+	behind  int        // records that may be data in pending, behind the Finished that came with them
 	hello   wire.Hello // of the client; of a server's connection
 	cookie  []byte     // that the client has shown already
 	planted bool       // the engine has it
@@ -226,8 +227,13 @@ func (d *datagrams) receive(p []byte) (int, net.Addr, error) {
 func (d *datagrams) ReadFrom(p []byte) (int, net.Addr, error) {
 	d.follow()
 	if len(d.pending) > 0 {
+		if d.ended() {
+			d.settle()
+		}
 		n := copy(p, d.pending[0])
 		d.pending = d.pending[1:]
+		d.gate.add(d.behind)
+		d.behind = 0
 		return n, d.from, nil
 	}
 	d.gate.rest()
@@ -253,7 +259,7 @@ func (d *datagrams) ReadFrom(p []byte) (int, net.Addr, error) {
 			return 0, nil, d.end(err)
 		}
 		ended := d.ended()
-		kept, records := d.pass(p[:n])
+		kept, finished, records := d.pass(p[:n])
 		if kept == 0 {
 			continue
 		}
@@ -261,6 +267,10 @@ func (d *datagrams) ReadFrom(p []byte) (int, net.Addr, error) {
 			d.settle()
 		}
 		d.from = from
+		if 0 < finished && finished < kept && !ended {
+			d.pending, d.behind = append(d.pending, bytes.Clone(p[finished:kept])), records
+			kept, records = finished, 0
+		}
 		d.gate.add(records)
 		return kept, from, nil
 	}
@@ -312,8 +322,8 @@ func (d *datagrams) why() error {
 }
 
 // pass moves those records of p together that the engine is to see, and gives
-// their length, and how many of them may be data.
-func (d *datagrams) pass(p []byte) (kept, data int) {
+// their length, that of those up to a Finished, and how many of them may be data.
+func (d *datagrams) pass(p []byte) (kept, finished, data int) {
 	bound, open := int(d.bound.Load()), d.open.Load()
 	for rest := p; len(rest) > 0; {
 		r, after, err := wire.ReadRecord(rest, bound)
@@ -322,6 +332,7 @@ func (d *datagrams) pass(p []byte) (kept, data int) {
 			break // what is cut off, or no record, is not answered (RFC 6347, section 4.1.2.7)
 		}
 		rest = after
+		ends := false
 		switch {
 		case r.Epoch <= 1 && !open && !d.early(&r, d.cookie != nil):
 			continue
@@ -335,6 +346,7 @@ func (d *datagrams) pass(p []byte) (kept, data int) {
 			}
 			// Under a connection ID the first record is Finished, whatever it is called.
 			if !open && (r.Type == wire.TypeHandshake || r.Type == wire.TypeCID) {
+				ends = finished == 0
 				d.finished[0].Store(true)
 			}
 		case r.Epoch > 1:
@@ -345,8 +357,11 @@ func (d *datagrams) pass(p []byte) (kept, data int) {
 			continue
 		}
 		kept += copy(p[kept:], r.Raw)
+		if ends {
+			finished = kept
+		}
 	}
-	return kept, data
+	return kept, finished, data
 }
 
 func (d *datagrams) discard(open bool) {

@@ -127,6 +127,68 @@ func TestDTLSGoodbyeAtOnce(t *testing.T) {
 	}
 }
 
+// The end of a handshake, data and the goodbye may come in one datagram.
+func TestDTLSGoodbyeInOneDatagram(t *testing.T) {
+	for name, w := range map[string]testnet.Way{"full, to the client": testnet.ToClient, "resumed, to the server": testnet.ToServer} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			layer := NewDTLSClient(s.client)
+			l := listenDTLS(t, NewDTLSServer(s.server))
+			r := testnet.Relay(t, l.at(), testnet.Weather{})
+			if w == testnet.ToServer {
+				client := dialDTLS(t, r.Addr(), layer)
+				talkDTLS(t, l.next(), client)
+			}
+			var held []byte
+			encrypted := 0
+			r.Through(func(client int, way testnet.Way, _ int, p []byte) [][]byte {
+				if way != w || client == 0 && w == testnet.ToServer {
+					return [][]byte{p}
+				}
+				for rest := p; len(rest) > 0; {
+					record, after, err := wire.ReadRecord(rest, 0)
+					if err != nil {
+						t.Fatal(err)
+					}
+					rest = after
+					if record.Epoch == 1 {
+						encrypted++
+					}
+				}
+				if encrypted == 0 {
+					return [][]byte{p}
+				}
+				if held = append(held, p...); encrypted < 4 { // Finished, twice data, close_notify
+					return nil
+				}
+				return [][]byte{held}
+			})
+			dialled := make(chan *side, 1)
+			go func() { dialled <- dialDTLS(t, r.Addr(), layer) }()
+			first, second := l.next, func() *side { return <-dialled }
+			if w == testnet.ToServer {
+				first, second = second, first
+			}
+			from := first()
+			from.says(t, "in")
+			from.says(t, "haste")
+			from.c.Close()
+			to := second()
+			if to.err != nil {
+				t.Fatal(to.err)
+			}
+			if to.session(t).Resumed != (w == testnet.ToServer) {
+				t.Errorf("resumed is %t", to.session(t).Resumed)
+			}
+			to.hears(t, "in")
+			to.hears(t, "haste")
+			if err := to.ends(t); err != io.EOF {
+				t.Errorf("it ends by %v", err)
+			}
+		})
+	}
+}
+
 // Who is cut off is not told: a truncation is no proper end.
 func TestDTLSAbort(t *testing.T) {
 	s := newSite(t)
