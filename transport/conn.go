@@ -2,6 +2,7 @@ package transport
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -202,7 +203,8 @@ type unit struct {
 	err   error
 	woken bool
 
-	datagram bool // one unit is one datagram, with its end
+	datagram bool    // one unit is one datagram, with its end
+	more     [1]byte // what p is too short for
 }
 
 func (u *unit) try(fd uintptr) (done bool) {
@@ -226,7 +228,7 @@ func (u *unit) try(fd uintptr) (done bool) {
 		case err != nil:
 			u.err = err
 		case n > len(u.p):
-			u.err = tooShort(n, len(u.p))
+			u.err = fmt.Errorf("%w: a datagram of more than %d bytes is lost, the buffer has no more", flow.ErrTooLarge, len(u.p))
 		case n == 0 && len(u.p) > 0 && !u.datagram:
 			u.err = io.EOF
 		default:
@@ -236,9 +238,11 @@ func (u *unit) try(fd uintptr) (done bool) {
 	}
 }
 
+// read gives more than u.p has where that is too short for a datagram. Package syscall
+// has a recvfrom that takes MSG_TRUNC, but it allocates whom each came from.
 func (u *unit) read(fd int) (int, error) {
 	if u.datagram {
-		return recvWhole(fd, u.p)
+		return unix.Readv(fd, [][]byte{u.p, u.more[:]})
 	}
 	return unix.Read(fd, u.p)
 }

@@ -30,7 +30,7 @@ type reader struct {
 }
 
 func newReader(a *PacketAcceptor, s *packetSocket) *reader {
-	return &reader{a: a, socket: s, batch: newBatch(s.raw), baker: baker{jar: &a.cookies}}
+	return &reader{a: a, socket: s, batch: newBatch(s.UDPConn), baker: baker{jar: &a.cookies}}
 }
 
 func (r *reader) run() {

@@ -291,7 +291,7 @@ func TestBatch(t *testing.T) {
 		}
 		defer sockets[0].Close()
 		to := sockets[0].LocalAddr().(*net.UDPAddr)
-		b := newBatch(sockets[0].raw)
+		b := newBatch(sockets[0].UDPConn)
 		for round, total := range []int{batchSize + 8, 3, batchSize} {
 			from := make(map[int]netip.AddrPort) // by size
 			for i := range total {

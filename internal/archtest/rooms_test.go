@@ -75,8 +75,8 @@ var owners = map[string][]string{
 	"github.com/coreos/go-systemd/v22": {"transport", "cmd/sallyport"},
 	"golang.org/x/sys":                 {"transport", "posture", "proxy", "bench"},
 	"golang.org/x/crypto":              {"wire", "record", "secure", "ct", "revoke"},
-	"golang.org/x/net":                 {"name"},     // idna, publicsuffix
-	"golang.org/x/sync":                {"upstream"}, // singleflight
+	"golang.org/x/net":                 {"name", "transport"}, // idna, publicsuffix; reads in batches
+	"golang.org/x/sync":                {"upstream"},          // singleflight
 	"github.com/pires/go-proxyproto":   {"preamble"},
 	"github.com/pion/dtls/v3":          {"secure", "bench"},
 	"github.com/pion/logging":          {"secure"}, // which pion/dtls asks for one of

@@ -2,6 +2,8 @@ package archtest
 
 import (
 	"bytes"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,23 +25,30 @@ var (
 
 const mostOfAFile = 1 << 20 // bytes
 
-// What is in the tree is source: no private key, no program, nothing that was left.
-func TestTreeHasNoKeysAndNothingStray(t *testing.T) {
+// tracked gives the root of the tree, and the names of all files that git has of it.
+func tracked(t *testing.T) (root string, names []string) {
+	t.Helper()
 	top, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := strings.TrimSpace(string(top))
+	root = strings.TrimSpace(string(top))
 	list := exec.Command("git", "ls-files", "-z")
 	list.Dir = root
 	out, err := list.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := strings.Split(strings.TrimRight(string(out), "\x00"), "\x00")
+	names = strings.Split(strings.TrimRight(string(out), "\x00"), "\x00")
 	if len(names) < 300 {
 		t.Fatalf("only %d files in the tree", len(names))
 	}
+	return root, names
+}
+
+// What is in the tree is source: no private key, no program, nothing that was left.
+func TestTreeHasNoKeysAndNothingStray(t *testing.T) {
+	root, names := tracked(t)
 	for _, name := range names {
 		data, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
@@ -53,6 +62,32 @@ func TestTreeHasNoKeysAndNothingStray(t *testing.T) {
 			t.Errorf("%s is no source: what made it?", name)
 		case len(data) > mostOfAFile, len(data) == 0:
 			t.Errorf("%s has %d bytes", name, len(data))
+		}
+	}
+}
+
+// Go checks no bounds and no lifetimes of what goes by package unsafe, nor of what C
+// does. By file, and not by go list, which sees neither those of cgo nor those of other
+// architectures.
+func TestNothingImportsUnsafeOrC(t *testing.T) {
+	root, names := tracked(t)
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".go") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			continue // as above
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ImportsOnly)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, i := range f.Imports {
+			if path := strings.Trim(i.Path.Value, "`\""); path == "unsafe" || path == "C" {
+				t.Errorf("%s imports %q", name, path)
+			}
 		}
 	}
 }
