@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+
+	"sallyport/wait"
 )
 
 // Options are what a configuration takes from around it.
@@ -46,13 +48,18 @@ func (o Options) seen(path string) {
 }
 
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fileError(path, err)
-	}
-	defer f.Close()
-	src, err := io.ReadAll(io.LimitReader(f, maxSize+1)) // its size says nothing of a pipe
-	if err != nil {
+	src, err := wait.AtMost(wait.Time, func() ([]byte, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return io.ReadAll(io.LimitReader(f, maxSize+1)) // its size says nothing of a pipe
+	})
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, &Error{Pos: Pos{File: path}, Msg: wait.Hangs}
+	case err != nil:
 		return nil, fileError(path, err)
 	}
 	return src, nil

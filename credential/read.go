@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"sallyport/wait"
 )
 
 // maxSize bounds what is read of a certificate, a key or a bundle of anchors.
@@ -63,6 +65,21 @@ func File(location string, env func(string) string) string {
 func readFile(name string) ([]byte, os.FileInfo, error) { return readUpTo(maxSize, name) }
 
 func readUpTo(size int64, name string) ([]byte, os.FileInfo, error) {
+	type file struct {
+		data []byte
+		info os.FileInfo
+	}
+	f, err := wait.AtMost(wait.Time, func() (f file, err error) {
+		f.data, f.info, err = readWhole(size, name)
+		return f, err
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%s: %s", name, wait.Hangs)
+	}
+	return f.data, f.info, err
+}
+
+func readWhole(size int64, name string) ([]byte, os.FileInfo, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, nil, explain(name, err)

@@ -140,6 +140,10 @@ func readText(r io.Reader, raw []byte) ([]byte, error) {
 
 // parse wants all of raw to be one header.
 func parse(raw []byte) (*proxyproto.Header, error) {
+	if isUnspecified(raw) {
+		raw = bytes.Clone(raw)
+		raw[12] = byte(proxyproto.LOCAL)
+	}
 	r := bufio.NewReaderSize(bytes.NewReader(raw), len(raw))
 	h, err := proxyproto.Read(r)
 	if err != nil {
@@ -149,6 +153,12 @@ func parse(raw []byte) (*proxyproto.Header, error) {
 		return nil, errors.New("bytes are left over behind its addresses")
 	}
 	return h, nil
+}
+
+// isUnspecified says that a header names nobody, as one of a unix socket's client does.
+// The receiver is free to take it (section 2.2); the library takes those of LOCAL alone.
+func isUnspecified(raw []byte) bool {
+	return bytes.HasPrefix(raw, signature) && len(raw) >= fixed && raw[12] == byte(proxyproto.PROXY) && raw[13] == byte(proxyproto.UNSPEC)
 }
 
 func headerError(err error) error {

@@ -183,6 +183,10 @@ func TestSend(t *testing.T) {
 	if raw, _ = (SendProxy{Version: 1}).header(f); string(raw) != "PROXY UNKNOWN\r\n" {
 		t.Errorf("%q", raw)
 	}
+	raw, _ = SendProxy{Version: 2}.header(f)
+	if got, _, err := accepted(t, raw, front); err != nil || got.Asked.Client.IsValid() {
+		t.Errorf("of nobody: %v, %+v: %q", err, got, raw)
+	}
 	f.Origin = flow.Origin{Client: client, Local: netip.MustParseAddrPort("[2001:db8::2]:6")}
 	raw, _ = SendProxy{Version: 1}.header(f)
 	if got, _, err := accepted(t, raw, front); err != nil || got.Asked.Client != client {

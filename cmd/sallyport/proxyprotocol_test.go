@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -137,6 +138,25 @@ func TestProxyProtocolRefuses(t *testing.T) {
 	if c, err := server.Accept(); err == nil {
 		c.Close()
 		t.Error("the server was dialled")
+	}
+}
+
+// A client of a unix socket has no address that could be told; another sallyport takes
+// the header that says so.
+func TestProxyProtocolOfNobody(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	far := start(t, "proxy", "tls://127.0.0.1:0", "tcp://"+serveEach(t, echo), "--cert", s.cert, "--key", s.key, "--proxy-protocol", "require", "--proxy-trust", "127.0.0.1")
+	sock := filepath.Join(t.TempDir(), "in.sock")
+	near := start(t, "proxy", "unix:"+sock, "tcp://"+far.Addr(""), "--to-proxy-protocol", "v2")
+	near.WaitListeners(1)
+	c, err := net.Dial("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := tlsPeer(c, tls.Client, s.clientConfig(tls.VersionTLS13))
+	if answer := lineOver(client); answer != secret {
+		t.Errorf("the answer is %q", answer)
 	}
 }
 

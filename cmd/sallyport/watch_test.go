@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -181,4 +182,25 @@ func TestFilesAreReadAgain(t *testing.T) {
 	if _, err := r.knock(r.Addr("a"), r.clientConfig(tls.VersionTLS13)); err != nil {
 		t.Error(err)
 	}
+}
+
+// A file that cannot be read to its end, here a pipe that nobody writes to, fails the
+// reload, and not those after it.
+func TestReloadThatHangs(t *testing.T) {
+	t.Parallel()
+	r := startReloader(t, oneListener)
+	kept := r.cert + ".kept"
+	if err := errors.Join(os.Rename(r.cert, kept), syscall.Mkfifo(r.cert, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	r.Signal(syscall.SIGHUP)
+	said := r.LoggedAs("the reload that hangs", 1, func(l testnet.Record) bool { return strings.HasPrefix(l.Text("msg"), "not reloaded") })
+	if text := said.Text("err"); !strings.Contains(text, r.cert) || !strings.Contains(text, "nobody writes to it, if it is a pipe") {
+		t.Errorf("it says %q", text)
+	}
+	if err := os.Rename(kept, r.cert); err != nil {
+		t.Fatal(err)
+	}
+	r.Signal(syscall.SIGHUP)
+	r.LoggedAs("a reload after it", 1, func(l testnet.Record) bool { return l.Text("msg") == "reloaded" })
 }

@@ -17,6 +17,7 @@ import (
 const rooms = `
 wire
 name
+wait
 flow               wire
 lease
 record             flow wire lease
@@ -28,7 +29,7 @@ dane
 ct
 rule               name
 verify             name rule ct dane revoke
-credential         revoke verify
+credential         revoke verify wait
 spiffe             credential verify
 secure             flow lease wire record credential verify name
 route              flow name wire rule
@@ -36,7 +37,7 @@ filter             flow
 mirror             flow
 observe            flow wire
 proxy              flow wire lease
-config             name rule
+config             name rule wait
 posture
 admin              observe config
 build              wire name rule flow transport upstream preamble revoke dane ct verify credential spiffe secure route filter mirror observe proxy config
