@@ -24,8 +24,14 @@ type cache struct {
 type result struct {
 	answer *Answer
 	err    error
-	until  time.Time
+	holds
 }
+
+// holds is how long what was found is good for. A clock that is set back does not make
+// it good for longer.
+type holds struct{ from, until time.Time }
+
+func (h holds) at(now time.Time) bool { return !now.Before(h.from) && now.Before(h.until) }
 
 // flight is a look-up under way. Whether it was given up is known once done is closed.
 type flight struct {
@@ -37,7 +43,7 @@ type flight struct {
 func (c *cache) get(ctx context.Context, q question, find func() (*Answer, time.Duration, error)) (*Answer, error) {
 	for {
 		c.mu.Lock()
-		if k, ok := c.known[q]; ok && c.now().Before(k.until) {
+		if k, ok := c.known[q]; ok && k.at(c.now()) {
 			c.mu.Unlock()
 			return k.answer, k.err
 		}
@@ -72,7 +78,8 @@ func (c *cache) get(ctx context.Context, q question, find func() (*Answer, time.
 		close(f.done)
 	}()
 	a, ttl, err := find()
-	f.result = result{a, err, c.now().Add(ttl)}
+	now := c.now()
+	f.result = result{a, err, holds{now, now.Add(ttl)}}
 	f.givenUp = err != nil && ctx.Err() != nil
 	return a, err
 }
@@ -93,7 +100,7 @@ func (c *cache) keep(q question, k *result) {
 	if len(c.known) >= maxKept {
 		now := c.now()
 		for name, old := range c.known {
-			if !now.Before(old.until) {
+			if !old.at(now) {
 				delete(c.known, name)
 			}
 		}

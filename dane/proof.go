@@ -244,7 +244,8 @@ func (p *proof) zone(ctx context.Context, name string) ([]*dns.DNSKEY, error) {
 			continue
 		}
 		if err := p.verify(s, sig, entry); err == nil {
-			p.keys.keep(name, all, p.o.Now().Add(min(max(s.ttl(), keepLeast), p.until.Sub(p.o.Now()))))
+			now := p.o.Now()
+			p.keys.keep(name, all, holds{now, now.Add(min(max(s.ttl(), keepLeast), p.until.Sub(now)))})
 			return all, nil
 		} else if !isBogus(err) {
 			return nil, err

@@ -93,24 +93,24 @@ type keyCache struct {
 }
 
 type zoneKeys struct {
-	keys  []*dns.DNSKEY
-	until time.Time
+	keys []*dns.DNSKEY
+	holds
 }
 
 func (c *keyCache) get(zone string, now time.Time) (zoneKeys, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	z, ok := c.zones[zone]
-	return z, ok && now.Before(z.until)
+	return z, ok && z.at(now)
 }
 
-func (c *keyCache) keep(zone string, keys []*dns.DNSKEY, until time.Time) {
+func (c *keyCache) keep(zone string, keys []*dns.DNSKEY, h holds) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.zones == nil || len(c.zones) >= maxZones {
 		c.zones = make(map[string]zoneKeys)
 	}
-	c.zones[zone] = zoneKeys{keys, until}
+	c.zones[zone] = zoneKeys{keys, h}
 }
 
 // ResolvConf gives the servers of a resolv.conf(5).

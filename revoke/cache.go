@@ -206,7 +206,7 @@ func (c *Fetcher) loadCRL(ctx context.Context, place string, issuer *x509.Certif
 	if err != nil {
 		return nil, fmt.Errorf("from %.200q: %w", place, err)
 	}
-	if old != nil && k.value.older(old.value) {
+	if old.at(c.now()) && k.value.older(old.value) { // a CA that was set up anew counts from the start
 		return nil, fmt.Errorf("from %.200q: the CRL is older than the one that is known", place)
 	}
 	c.keep(name, k.value.list.Raw)

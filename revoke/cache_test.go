@@ -515,6 +515,13 @@ func TestFetchedCRL(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	judge(twin.Cert, true)
+	// Once the newer one is over, one that counts from the start is all that there is: of
+	// a CA that was set up anew.
+	clock.add(10 * day)
+	srv.set(bytesOf(s.crl(s.inter, func(l *x509.RevocationList) {
+		l.Number, l.ThisUpdate, l.NextUpdate = big.NewInt(1), clock.now(), clock.now().Add(day)
+	})))
+	judge(twin.Cert, false)
 }
 
 func TestPlaces(t *testing.T) {

@@ -27,7 +27,7 @@ type Guard struct {
 type ErrUnreached struct{ Addr netip.Addr }
 
 func (e *ErrUnreached) Error() string {
-	return fmt.Sprintf("%s is not fetched from: it is %s; --resolve or `reach` would allow it", e.Addr, kindOf(e.Addr))
+	return fmt.Sprintf("%s is not fetched from: it is %s, and a certificate named it; to.reach would allow it towards servers, and a file (crl) needs no fetching", e.Addr, kindOf(e.Addr))
 }
 
 // DialContext is for an http.Transport.

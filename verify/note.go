@@ -23,6 +23,7 @@ type notes struct {
 	dropped map[int]bool // paths
 	staple  *time.Duration
 	logs    []string
+	idle    []string // checks that had nothing to judge by
 }
 
 // drop says that path i is none after all. Others still read it.
@@ -79,6 +80,13 @@ func (id *Identity) Logs() []string {
 	id.notes.mu.Lock()
 	defer id.notes.mu.Unlock()
 	return id.notes.logs
+}
+
+// idled notes that the check of that name has let pass what it could not judge.
+func (id *Identity) idled(check string) {
+	id.notes.mu.Lock()
+	defer id.notes.mu.Unlock()
+	id.notes.idle = append(id.notes.idle, check)
 }
 
 const maxNotes = 8

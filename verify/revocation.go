@@ -56,6 +56,14 @@ type revocationHard struct{ *revocation }
 
 func (revocationHard) String() string { return "revocation" }
 
+// Check looks at nothing where a key alone was asked for, by DANE-EE or a pin.
+func (r revocationHard) Check(ctx context.Context, p *Presented, id *Identity) error {
+	if len(id.chains) == 0 {
+		id.idled(r.String())
+	}
+	return r.revocation.Check(ctx, p, id)
+}
+
 // maxPairs bounds for how many certificates of one peer's paths it is looked.
 const maxPairs = 16
 

@@ -331,7 +331,11 @@ func TestRevocationWithoutPaths(t *testing.T) {
 	a := newAuthority(t, mustStaple|crlHere)
 	p := &verify.Presented{Transport: "tcp", Now: now, Chain: a.root.Chain(a.leaf)}
 	r := verify.Revocation{Mode: verify.RevocationHard}
-	if _, err := verify.With(verify.PinAuthenticator(pinOf(p)), verify.Revoked(r)).Verify(context.Background(), p); err != nil {
-		t.Error(err)
+	id, err := verify.With(verify.PinAuthenticator(pinOf(p)), verify.Revoked(r)).Verify(context.Background(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(id.By(), "revocation") {
+		t.Errorf("passed by %q", id.By())
 	}
 }

@@ -26,6 +26,7 @@ func (c transparency) Check(_ context.Context, p *Presented, id *Identity) error
 	v, code := c.judge(p, id)
 	if v.Outcome == ct.Old { // Chrome's rule: by a list of long ago nobody is refused
 		id.Note(code, "%s", v.Text)
+		id.idled(c.String())
 		return nil
 	}
 	if code == "" {

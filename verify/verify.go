@@ -165,7 +165,7 @@ func (v verifier) Verify(ctx context.Context, p *Presented) (*Identity, error) {
 	passed := *id
 	passed.by, passed.chains = slices.Clone(id.by), id.left()
 	for _, c := range v.checks {
-		if s, ok := c.(fmt.Stringer); ok {
+		if s, ok := c.(fmt.Stringer); ok && !slices.Contains(id.notes.idle, s.String()) {
 			passed.by = append(passed.by, s.String())
 		}
 	}
