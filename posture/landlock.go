@@ -8,6 +8,7 @@ import (
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	rights "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -35,7 +36,7 @@ var (
 func confineFiles(a Folders) (version int, err error) {
 	version, err = rights.LandlockGetABIVersion()
 	if err != nil || version < 1 {
-		return 0, errors.New("this kernel has no Landlock (Linux 5.13): files are not confined")
+		return 0, noLandlock(err)
 	}
 	system := foldersOf(Needs{Reads: append(systemFiles, environment()...)})
 	var rules []landlock.Rule
@@ -58,9 +59,26 @@ func confineFiles(a Folders) (version int, err error) {
 	add(rights.AccessFSWriteFile, "/dev/null")
 	// V7, not the newest: later ones may restrict what we have not thought of.
 	if err := landlock.V7.BestEffort().RestrictPaths(rules...); err != nil {
-		return 0, fmt.Errorf("confining files (Landlock): %w", err)
+		return 0, noLandlock(err)
 	}
 	return version, nil
+}
+
+// noLandlock says why files are not confined.
+func noLandlock(err error) error {
+	switch {
+	case err == nil, errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP):
+		return errors.New("this kernel has no Landlock (Linux 5.13): files are not confined")
+	case errors.Is(err, unix.EPERM):
+		return refusedAbove("files are not confined (Landlock)", "landlock_create_ruleset, landlock_add_rule and landlock_restrict_self")
+	}
+	return fmt.Errorf("files are not confined (Landlock): %w", err)
+}
+
+// refusedAbove tells what a filter of system calls that the process was started under
+// forbids (EPERM) from what the kernel lacks.
+func refusedAbove(without, calls string) error {
+	return fmt.Errorf("%s: who started this process forbids the system calls for it, as SystemCallFilter of a systemd unit or a container's seccomp profile does; allow %s there", without, calls)
 }
 
 // environment is what variables name that Go's verifier reads (crypto/x509).

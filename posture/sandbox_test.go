@@ -16,12 +16,17 @@ import (
 	"testing"
 	"time"
 
+	seccomp "github.com/elastic/go-seccomp-bpf"
 	rights "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 )
 
 // TestMain lets the test binary be the process that confines itself, which is for good.
 func TestMain(m *testing.M) {
+	if os.Getenv("POSTURE_UNDER_A_FILTER") != "" {
+		fmt.Println(underAFilter())
+		return
+	}
 	if dir := os.Getenv("POSTURE_CONFINED"); dir != "" {
 		if err := json.NewEncoder(os.Stdout).Encode(confined(dir)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -111,6 +116,51 @@ func confined(dir string) map[string]string {
 	}())
 	try("threads", threads())
 	return got
+}
+
+// underAFilter enters the sandbox where the calls for it are forbidden, as systemd does it.
+func underAFilter() error {
+	err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
+		DefaultAction: seccomp.ActionAllow,
+		Syscalls: []seccomp.SyscallGroup{{Action: seccomp.ActionErrno, Names: []string{
+			"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "seccomp"}}},
+	}})
+	if err != nil {
+		return err
+	}
+	_, missing, err := Enter(Needs{}, Current())
+	return errors.Join(append(missing, err)...)
+}
+
+// Whoever forbids the calls is named, not the kernel: what to allow is said.
+func TestSandboxUnderAFilter(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "POSTURE_UNDER_A_FILTER=1")
+	out, err := cmd.CombinedOutput()
+	must(t, err)
+	for _, want := range []string{
+		"files are not confined (Landlock): who started this process forbids", "allow landlock_create_ruleset, landlock_add_rule and landlock_restrict_self there",
+		"system calls are not refused (seccomp): who started this process forbids", "allow seccomp there",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("it does not say %q: %s", want, out)
+		}
+	}
+	if strings.Contains(string(out), "this kernel has no") {
+		t.Errorf("it blames the kernel: %s", out)
+	}
+}
+
+// What the kernel lacks is told from what is forbidden.
+func TestNoLandlock(t *testing.T) {
+	for err, want := range map[error]string{
+		unix.ENOSYS: "this kernel has no Landlock", unix.EOPNOTSUPP: "this kernel has no Landlock",
+		unix.EPERM: "allow landlock_create_ruleset", unix.ENOMEM: "files are not confined (Landlock): cannot allocate memory",
+	} {
+		if got := noLandlock(err).Error(); !strings.Contains(got, want) {
+			t.Errorf("%v: %s", err, got)
+		}
+	}
 }
 
 // threads has the runtime make fifty, each of which sees the same sandbox.

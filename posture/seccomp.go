@@ -1,6 +1,7 @@
 package posture
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -34,7 +35,11 @@ func filterCalls() error {
 		return fmt.Errorf("there is no list of system calls for this architecture: none is refused")
 	}
 	f := seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: policy(os.Getpid())}
-	if err := seccomp.LoadFilter(f); err != nil {
+	err := seccomp.LoadFilter(f)
+	if errors.Is(err, unix.EPERM) {
+		return refusedAbove("system calls are not refused (seccomp)", "seccomp")
+	}
+	if err != nil {
 		return fmt.Errorf("refusing system calls (seccomp): %w", err)
 	}
 	return nil
