@@ -290,9 +290,9 @@ func (b *builder) state() error {
 		b.lasting.Tickets = secure.NewTickets(b.now())
 		return nil
 	}
-	tickets, warning, err := secure.LoadTickets(dir, b.now())
-	if warning != "" {
-		b.warn("%s", warning)
+	tickets, warnings, err := secure.LoadTickets(dir, b.now())
+	for _, w := range warnings {
+		b.warn("%s", w)
 	}
 	b.lasting.Tickets = tickets
 	return err

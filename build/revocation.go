@@ -105,6 +105,11 @@ func (b *builder) answers() (*revoke.Cache, error) {
 	}
 	var err error
 	b.lasting.answers, err = revoke.NewCache(o)
+	if err != nil && o.Dir != "" { // a disk that is full or read-only: all that is kept there can be fetched
+		b.warn("%v; answers about revocation are kept in memory only, and fetched anew at each start", err)
+		o.Dir = ""
+		b.lasting.answers, err = revoke.NewCache(o)
+	}
 	return b.lasting.answers, err
 }
 

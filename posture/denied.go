@@ -32,7 +32,11 @@ func (n Needs) Denied(u User) error {
 		}
 	}
 	for _, p := range n.Keeps {
-		if err := allowed(p, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
+		err := allowed(p, unix.R_OK|unix.W_OK|unix.X_OK)
+		if errors.Is(err, unix.EROFS) { // who keeps something there warns: it is in memory then
+			err = allowed(p, unix.R_OK|unix.X_OK)
+		}
+		if err != nil {
 			return refusal(u, "keep its state in", p, "rwx", err)
 		}
 	}
@@ -80,11 +84,20 @@ func refusal(u User, verb, path, right string, err error) error {
 	if dir := closed(real); dir != "" {
 		at, hint = dir, fmt.Sprintf("put it where that user may go, or chgrp %d %s && chmod g+x %s", u.GID, dir, dir)
 	}
+	if readOnly(real) {
+		hint = fmt.Sprintf("%s is mounted read-only: set who may %s it where it comes from, or name another place", real, verb)
+	}
 	mode := ""
 	if info, e := os.Lstat(at); e == nil {
 		mode = fmt.Sprintf(" (%s is uid %d's, mode %04o)", at, ownerOf(info), info.Mode().Perm())
 	}
 	return fmt.Errorf("%s may not %s %s: %w%s\nhint: %s; files are read again when they change, and privileges are given up once all is bound", u, verb, path, err, mode, hint)
+}
+
+// readOnly says that neither owner nor mode of path can be changed.
+func readOnly(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && fs.Flags&unix.ST_RDONLY != 0
 }
 
 // closed is the first folder on the way to path that may not be entered.

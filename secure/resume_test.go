@@ -131,9 +131,9 @@ func TestTicketSecretOutlivesTheProcess(t *testing.T) {
 	dir, now := t.TempDir(), time.Now()
 	keys := func(at time.Time) [][32]byte {
 		t.Helper()
-		tickets, warning, err := LoadTickets(dir, at)
-		if err != nil || warning != "" {
-			t.Fatalf("%q, %v", warning, err)
+		tickets, warnings, err := LoadTickets(dir, at)
+		if err != nil || len(warnings) > 0 {
+			t.Fatalf("%q, %v", warnings, err)
 		}
 		_, keys, err := tickets.keys("r", [32]byte{}, at)
 		if err != nil {
@@ -154,8 +154,8 @@ func TestTicketSecretOutlivesTheProcess(t *testing.T) {
 	}
 	for _, bad := range []string{"", "rubbish", "sallyport-tickets 1 99999999 " + strings.Repeat("00", 32), "sallyport-tickets 1 1 00"} {
 		os.WriteFile(file, []byte(bad), 0o600)
-		if _, warning, err := LoadTickets(dir, now); err != nil || !strings.Contains(warning, file) {
-			t.Errorf("%q: %q, %v", bad, warning, err)
+		if _, warnings, err := LoadTickets(dir, now); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], file) {
+			t.Errorf("%q: %q, %v", bad, warnings, err)
 		}
 		if b, _ := os.ReadFile(file); string(b) == bad {
 			t.Errorf("%q was not replaced", bad)

@@ -48,24 +48,37 @@ func NewTickets(now time.Time) *Tickets {
 }
 
 // LoadTickets keeps the secret in dir, so that sessions outlive a restart. A
-// file that cannot be read is replaced and named in the warning.
-func LoadTickets(dir string, now time.Time) (t *Tickets, warning string, err error) {
+// file with no good secret is replaced and named in a warning; one that cannot be
+// written is a warning too, since the secret in memory is good.
+func LoadTickets(dir string, now time.Time) (t *Tickets, warnings []string, err error) {
 	file := filepath.Join(dir, "tickets.secret")
 	t = NewTickets(now)
 	t.file = file
+	meaning := "the secret is in memory only, so sessions end with the process"
 	old, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return nil, "", fmt.Errorf("reading the ticket secret: %w", err)
+		return nil, nil, fmt.Errorf("reading the ticket secret: %w", err)
 	default:
-		if epoch, secret, ok := parseSecret(string(old)); ok && epoch <= t.epoch {
+		epoch, secret, ok := parseSecret(string(old))
+		switch {
+		case !ok || epoch > t.epoch:
+			warnings = append(warnings, fmt.Sprintf("%s is damaged or from the future; it is discarded, sessions start anew", file))
+		case epoch == t.epoch:
+			t.secret = secret
+			return t, nil, nil // nothing to write, where that may not be possible
+		default:
 			t.secret = ratchet(secret, t.epoch-epoch)
-		} else {
-			warning = fmt.Sprintf("%s is damaged or from the future; it was replaced, sessions start anew", file)
+			if t.epoch-epoch <= tooOld {
+				meaning = "sessions go on, but who steals the older secret there opens the tickets since then"
+			}
 		}
 	}
-	return t, warning, t.save()
+	if err := t.save(); err != nil {
+		warnings = append(warnings, fmt.Sprintf("%s: %v; %s", file, err, meaning))
+	}
+	return t, warnings, nil
 }
 
 func ticketEpoch(now time.Time) int64 { return now.Unix() / int64(ticketDay/time.Second) }
