@@ -81,19 +81,18 @@ func (s *service) replace(accepting context.Context, cause string) error {
 	file, err := s.read(survey.options())
 	if err != nil {
 		survey.failed(s.file, nil)
-		if outside := s.inside(survey.needs(nil)); outside != nil {
-			return outside
-		}
-		return err
+		read := survey.needs(nil)
+		return cmp.Or(s.inside(read), s.denied(read), err)
 	}
-	if err := s.inside(survey.needs(file)); err != nil {
+	needs := survey.needs(file)
+	if err := s.inside(needs); err != nil {
 		survey.failed(s.file, file)
 		return err
 	}
 	program, err := build.New(file, build.Options{Env: os.Getenv, Lasting: s.program.Lasting, Log: s.log, Poller: s.poller})
 	if err != nil {
 		survey.failed(s.file, file)
-		return s.givenUp(err)
+		return s.givenUp(needs, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,7 +104,7 @@ func (s *service) replace(accepting context.Context, cause string) error {
 	if err != nil {
 		program.Close()
 		survey.failed(s.file, file)
-		return s.givenUp(err)
+		return s.givenUp(needs, err)
 	}
 	survey.done(file)
 	for _, w := range append(program.Warnings, needsRestart(s.file, file)...) {

@@ -65,8 +65,9 @@ func (r *reloader) mustReload(t testing.TB, text string) testnet.Record {
 	return said
 }
 
-// mustKeep reloads what is wrong, and wants to be told of it in those words.
-func (r *reloader) mustKeep(t testing.TB, words ...string) {
+// mustKeep reloads what is wrong, and wants to be told of it in those words; it gives
+// all of them.
+func (r *reloader) mustKeep(t testing.TB, words ...string) string {
 	t.Helper()
 	said := r.reload()
 	if said.Text("msg") != "not reloaded, what ran before goes on" || said.Text("level") != "ERROR" {
@@ -77,6 +78,7 @@ func (r *reloader) mustKeep(t testing.TB, words ...string) {
 			t.Errorf("it does not say %q: %v", w, said)
 		}
 	}
+	return said.Text("err")
 }
 
 // rotate puts another leaf where the site's is.

@@ -63,9 +63,23 @@ func outside(sandbox *posture.Sandbox, needs posture.Needs) error {
 	return fmt.Errorf("%w: %s are outside the sandbox", errRestart, strings.Join(paths, ", "))
 }
 
-// givenUp says of a refusal by the system that the process did have the right.
-func (s *service) givenUp(err error) error {
-	if s.sandbox == nil || !errors.Is(err, fs.ErrPermission) || errors.Is(err, errRestart) {
+// denied gives what the user may not read or write of needs: a restart would stop at
+// the same, where the sandbox lets it through.
+func (s *service) denied(needs posture.Needs) error {
+	needs.Keeps = nil // which stays what it was
+	return needs.Denied(s.user)
+}
+
+// givenUp says of a refusal by the system what is in the way, or that the process did
+// have the right.
+func (s *service) givenUp(needs posture.Needs, err error) error {
+	if !errors.Is(err, fs.ErrPermission) || errors.Is(err, errRestart) {
+		return err
+	}
+	if denied := s.denied(needs); denied != nil {
+		return denied
+	}
+	if s.sandbox == nil {
 		return err
 	}
 	return fmt.Errorf("%w: %w; the right may have been given up once all was bound", errRestart, err)

@@ -123,12 +123,18 @@ func TestProgramBecomesAnotherUser(t *testing.T) {
 	visit()
 	r.write(t, text+"  - {from: 'tcp://127.0.0.1:81', to: ECHO}\n")
 	r.mustKeep(t, errRestart.Error(), "port 81 needs CAP_NET_BIND_SERVICE")
-	if err := os.Chown(r.key, 0, 0); err != nil {
-		t.Fatal(err)
-	}
 	r.write(t, text)
-	r.mustKeep(t, r.key, "permission denied")
-	give(t, r.key)
+	// A restart would stop at the same, and is not promised to help.
+	for _, path := range []string{r.key, r.file} {
+		if err := errors.Join(os.Chown(path, 0, 0), os.Chmod(path, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		said := r.mustKeep(t, "uid 12345 may not read "+path+": permission denied", "is uid 0's, mode 0600", "hint: chown 12345 "+path)
+		if strings.Contains(said, errRestart.Error()) {
+			t.Errorf("it promises that a restart helps: %s", said)
+		}
+		give(t, path)
+	}
 
 	old := r.Program
 	for _, as := range []*syscall.SysProcAttr{nil, {Credential: &syscall.Credential{Uid: another, Gid: anotherGroup, NoSetGroups: false}}} {
