@@ -95,6 +95,9 @@ type Sandbox struct {
 	Dropped  bool     `json:"dropped"`  // its capabilities
 	Folders  Folders  `json:"folders"`
 	Bound    []string `json:"bound"` // addresses that it listens on
+
+	Stays          map[string]string `json:"stays"`           // settings that no reload changes, but for those of its command line
+	StateDirectory string            `json:"state_directory"` // the state_dir where its file names none
 }
 
 // Folders are what it may reach: folders with all that is below, or single files.

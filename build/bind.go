@@ -159,6 +159,15 @@ func (l *Listener) Bound() Bound {
 	return Bound{l.Name, l.from.Text, addr}
 }
 
+// Places are the addresses that p listens on, or holds for the associations of listeners
+// that are gone.
+func (p *Program) Places() (froms []string) {
+	for _, l := range slices.Concat(p.Listeners, p.left) {
+		froms = append(froms, l.from.String())
+	}
+	return froms
+}
+
 // Unbind closes the sockets; flows go on.
 func (p *Program) Unbind() {
 	for _, l := range p.Listeners {

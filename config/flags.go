@@ -126,6 +126,11 @@ func (f *Flags) Load(path string, o Options) (*File, error) {
 		return nil, err
 	}
 	file.Resolve = resolve
+	for _, v := range f.keys {
+		if len(v.given) > 0 {
+			file.Given = append(file.Given, v.sets)
+		}
+	}
 	return file, nil
 }
 

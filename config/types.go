@@ -25,6 +25,7 @@ type File struct {
 	Listeners []Listener    `key:"listeners" doc:"where clients are accepted"`
 	Unsafe    Process       `key:"unsafe" doc:"dangerous switches of the whole process; each is announced at start"`
 	Resolve   []Resolve     // --resolve, on the command line alone
+	Given     []string      // keys that the command line decides, whatever the file says
 	Warnings  []Warning
 }
 

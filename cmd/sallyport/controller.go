@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 
 	"sallyport/admin"
 )
@@ -48,11 +49,14 @@ func (c controller) Sandbox() admin.Sandbox {
 	if s := c.sandbox; s != nil {
 		has.Landlock, has.Dropped, has.Folders = s.Landlock, s.Dropped, admin.Folders(s.Folders)
 	}
+	has.StateDirectory, _, _ = strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, l := range c.program.Listeners {
-		has.Bound = append(has.Bound, l.Bound().From)
+	has.Stays = stays(c.file)
+	for _, key := range c.file.Given {
+		delete(has.Stays, key)
 	}
+	has.Bound = c.program.Places()
 	for _, p := range c.panes {
 		has.Bound = append(has.Bound, p.addr.String())
 	}

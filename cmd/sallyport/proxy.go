@@ -133,7 +133,7 @@ confined itself to what its own file named.`,
 			}
 		}
 		if *running {
-			if err := fits(cmd.Context(), file, first.needs(file), *at); err != nil {
+			if err := fits(cmd.Context(), *path, file, first.needs(file), *at); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: good, and a reload would do\n", *path)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -107,7 +109,7 @@ func (s *service) replace(accepting context.Context, cause string) error {
 		return s.givenUp(needs, err)
 	}
 	survey.done(file)
-	for _, w := range append(program.Warnings, needsRestart(s.file, file)...) {
+	for _, w := range append(program.Warnings, needsRestart(stays(s.file), stays(file))...) {
 		s.log.Warn(w)
 	}
 	file.Log.Format, file.StateDir, file.Unsafe.NoSandbox, file.Limits, file.User = s.file.Log.Format, s.file.StateDir, s.file.Unsafe.NoSandbox, s.file.Limits, s.file.User
@@ -151,23 +153,31 @@ func names(listeners []*build.Listener) string {
 	return strings.Join(list, ",")
 }
 
+// stays are the settings that a process keeps until it ends, by their keys.
+func stays(f *config.File) map[string]string {
+	dir := f.StateDir
+	if abs, err := filepath.Abs(dir); err == nil && dir != "" {
+		dir = abs
+	}
+	return map[string]string{
+		"log.format": string(f.Log.Format), "state_dir": dir, "user": f.User,
+		"unsafe.no_sandbox": strconv.FormatBool(bool(f.Unsafe.NoSandbox)), "limits": fmt.Sprintf("%+v", f.Limits),
+	}
+}
+
 // needsRestart says what has changed and stays as it was.
-func needsRestart(old, now *config.File) []string {
+func needsRestart(old, now map[string]string) []string {
 	var said []string
-	if now.Log.Format != old.Log.Format {
-		said = append(said, "log.format needs a restart; it stays "+string(old.Log.Format))
-	}
-	if now.Unsafe.NoSandbox != old.Unsafe.NoSandbox {
-		said = append(said, "unsafe.no_sandbox needs a restart")
-	}
-	if now.User != old.User {
-		said = append(said, "user needs a restart; it stays "+cmp.Or(old.User, "as at the start"))
-	}
-	if now.Limits != old.Limits {
-		said = append(said, "the process's limits need a restart; they stay")
-	}
-	if now.StateDir != old.StateDir {
-		said = append(said, "state_dir needs a restart; it stays "+cmp.Or(old.StateDir, "none"))
+	for _, c := range []struct{ key, text string }{
+		{"log.format", "log.format needs a restart; it stays " + old["log.format"]},
+		{"unsafe.no_sandbox", "unsafe.no_sandbox needs a restart"},
+		{"user", "user needs a restart; it stays " + cmp.Or(old["user"], "as at the start")},
+		{"limits", "the process's limits need a restart; they stay"},
+		{"state_dir", "state_dir needs a restart; it stays " + cmp.Or(old["state_dir"], "none")},
+	} {
+		if was, known := old[c.key]; known && was != now[c.key] {
+			said = append(said, c.text)
+		}
 	}
 	return said
 }

@@ -468,7 +468,7 @@ func TestReloadSaysWhatItCannotChange(t *testing.T) {
 	}
 	r.WaitLog("accepted") // which is said at debug alone
 	old, now := &config.File{Log: config.Log{Format: config.FormatText}}, &config.File{Log: config.Log{Format: config.FormatJSON}}
-	if said := needsRestart(old, now); len(said) != 1 || said[0] != "log.format needs a restart; it stays text" {
+	if said := needsRestart(stays(old), stays(now)); len(said) != 1 || said[0] != "log.format needs a restart; it stays text" {
 		t.Errorf("it says %q", said)
 	}
 }

@@ -4,7 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -12,12 +16,13 @@ import (
 	"sallyport/admin"
 	"sallyport/config"
 	"sallyport/posture"
+	"sallyport/transport"
 )
 
 // fits asks the running process whether a reload could give it what file says, and is
 // an error where that takes another process. Who may become its user asks whether it
 // could read all, too.
-func fits(ctx context.Context, file *config.File, needs posture.Needs, at string) error {
+func fits(ctx context.Context, path string, file *config.File, needs posture.Needs, at string) error {
 	addr := file.Admin
 	if at != "" || addr == (config.Address{}) {
 		var err error
@@ -35,6 +40,16 @@ func fits(ctx context.Context, file *config.File, needs posture.Needs, at string
 	}
 	if err := lacks(&has, file, needs); err != nil {
 		return failure{err, exitFailed}
+	}
+	if err := busy(ctx, file, has.Bound); err != nil {
+		return failure{err, exitFailed}
+	}
+	now := stays(file)
+	if file.StateDir == "" && has.StateDirectory != "" {
+		now["state_dir"] = has.StateDirectory
+	}
+	if kept := needsRestart(has.Stays, now); len(kept) > 0 {
+		return failure{fmt.Errorf("%s: good, but %s", path, strings.Join(kept, "; ")), exitFailed}
 	}
 	return nil
 }
@@ -65,27 +80,59 @@ func lacks(has *admin.Sandbox, file *config.File, needs posture.Needs) error {
 // privileged gives the first address of file that only who may bind it could add to
 // those that are bound.
 func privileged(file *config.File, bound []string) (place string, port uint16) {
-	held := map[string]bool{}
-	for _, b := range bound {
-		held[spot(b)] = true
-	}
-	addrs := []config.Address{file.Metrics, file.Admin}
-	for _, l := range file.Listeners {
-		addrs = append(addrs, l.From)
-	}
-	for _, a := range addrs {
-		if a.Port > 0 && a.Port < firstFree() && !held[spot(a.String())] {
+	for _, a := range fresh(file, bound) {
+		if a.Port < firstFree() {
 			return a.String(), a.Port
 		}
 	}
 	return "", 0
 }
 
-// spot is what of an address is bound: tcp:// may become tls://.
+// busy binds each address of file that a reload would, and closes it at once. One that
+// only this process may not bind is for the running one to say.
+func busy(ctx context.Context, file *config.File, bound []string) error {
+	for _, a := range fresh(file, bound) {
+		w := transport.Where{Host: a.Host, Port: a.Port}
+		var c io.Closer
+		var err error
+		if !a.Datagram() {
+			c, err = transport.Window(ctx, w, 0)
+		} else if c, err = new(net.ListenConfig).ListenPacket(ctx, "udp", w.String()); err != nil {
+			err = fmt.Errorf("listening on %s: %w", a, err)
+		}
+		if err == nil {
+			c.Close()
+		} else if !errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("a reload would not do: %w", err)
+		}
+	}
+	return nil
+}
+
+// fresh are the addresses with a port of file that are not bound.
+func fresh(file *config.File, bound []string) (addrs []config.Address) {
+	held := map[string]bool{}
+	for _, b := range bound {
+		held[spot(b)] = true
+	}
+	all := []config.Address{file.Metrics, file.Admin}
+	for _, l := range file.Listeners {
+		all = append(all, l.From)
+	}
+	for _, a := range all {
+		if a.Port > 0 && !held[spot(a.String())] {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
+// spot is what of an address is bound: tcp:// may become tls://, while a socket of
+// datagrams is of its kind.
 func spot(addr string) string {
 	carrier, where, _ := strings.Cut(addr, "://")
 	if (config.Address{Carrier: carrier}).Datagram() {
-		return "udp " + where
+		return addr
 	}
 	return "tcp " + where
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,19 @@ func TestCheckRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	outside := fmt.Sprintf("  - {from: 'tcp://127.0.0.1:0', name: b, to: {addr: 'tls://127.0.0.1:1', ca: %s}}\n", elsewhere)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	datagrams, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagrams.Close()
+	more := func(from net.Addr, scheme, to string) string {
+		return fmt.Sprintf("%s  - {from: '%s://%s', name: d, to: %s}\n", base, scheme, from, to)
+	}
 	low := "  - {from: 'tcp://127.0.0.1:81', name: c, to: ECHO}\n"
 	for _, c := range []struct {
 		name, text string
@@ -42,6 +56,12 @@ func TestCheckRunning(t *testing.T) {
 		{"one more", base + "  - {from: 'tcp://127.0.0.1:0', name: b, to: ECHO}\n", 0, "a reload would do"},
 		{"another folder", base + outside, exitFailed, errRestart.Error() + ": " + elsewhere + " is outside the sandbox"},
 		{"a port below 1024", base + low, exitFailed, errRestart.Error() + ": port 81 of tcp://127.0.0.1:81 needs CAP_NET_BIND_SERVICE"},
+		{"a port that is taken", more(taken.Addr(), "tcp", "ECHO"), exitFailed, "a reload would not do: listening on " + taken.Addr().String() + ": another process listens on"},
+		{"a port of datagrams", more(datagrams.LocalAddr(), "udp", "'udp://127.0.0.1:1'"), exitFailed, "address already in use"},
+		{"a state", base + "state_dir: " + filepath.Join(t.TempDir(), "state") + "\n", exitFailed, "a-state.yaml: good, but state_dir needs a restart; it stays none"},
+		{"limits", base + "limits: {flows: 7}\n", exitFailed, "good, but the process's limits need a restart; they stay"},
+		{"no sandbox", base + "unsafe: {no_sandbox: on}\n", exitFailed, "good, but unsafe.no_sandbox needs a restart"},
+		{"the log", base + "log: {format: text}\n", 0, "a reload would do"}, // its command line says json
 		{"a wrong file", base + "nonsense: 1\n", exitUsage, "unknown key `nonsense`"},
 	} {
 		if v, err := rights.LandlockGetABIVersion(); (err != nil || v < 1) && c.name == "another folder" {
