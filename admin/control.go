@@ -42,6 +42,8 @@ type Status struct {
 	Failed       uint64        `json:"failed_reloads"`
 	LostLines    uint64        `json:"lost_log_lines"`
 	Open         int           `json:"open_flows"`
+	Most         int           `json:"most_flows,omitzero"` // 0: there is no bound
+	MostFrom     string        `json:"most_flows_from,omitempty"`
 	Ended        uint64        `json:"ended_flows"`
 	Up           int64         `json:"up"`
 	Down         int64         `json:"down"`

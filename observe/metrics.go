@@ -92,7 +92,7 @@ func (m *Metrics) Reloads() (good, failed uint64) { return m.good.Load(), m.fail
 // Loaded is when what runs was read.
 func (m *Metrics) Loaded() time.Time { return time.Unix(m.loaded.Load(), 0) }
 
-// Limit counts that a bound has kept a connection out. Its name is a key of limits.
+// Limit counts that a bound has kept a connection out, or has it wait.
 func (m *Metrics) Limit(listener, name string) {
 	m.mu.Lock()
 	m.limits[limitKey{listener, name}]++
@@ -167,7 +167,7 @@ var (
 	descReloads    = desc("reloads_total", "Reloads, good and failed.", "result")
 	descLoaded     = desc("config_loaded_timestamp_seconds", "When what runs was read.")
 	descExpiry     = desc("certificate_expiry_timestamp_seconds", "When a certificate of ours expires.", "file", "name")
-	descLimits     = desc("limit_hits_total", "Connections that a limit has kept out.", "listener", "limit")
+	descLimits     = desc("limit_hits_total", "Connections that a limit has kept out, or has wait.", "listener", "limit")
 	descDatagrams  = desc("datagrams_total", "What listeners of datagrams have counted; doc/log.md says what is a drop.", "listener", "event")
 	descServers    = desc("servers", "Servers of a route, by their state: up, down, or drained.", "route", "state")
 	descLost       = desc("log_lines_lost_total", "Lines that the log has lost, since nobody took them.")

@@ -12,6 +12,10 @@ import (
 // Refusals counts the connections that a bound has kept out. They have no record:
 // strangers must not be able to fill a log.
 type Refusals struct {
+	// Waits has the limits whose clients wait and are not refused, with what else is
+	// said of each. It is set before Say.
+	Waits map[string][]any
+
 	mu    sync.Mutex
 	since map[refusal]int64 // what Say has not said
 }
@@ -62,7 +66,12 @@ func (r *Refusals) say(log *slog.Logger) bool {
 	}
 	slices.SortFunc(all, func(a, b refusal) int { return strings.Compare(a.listener+a.limit, b.listener+b.limit) })
 	for _, k := range all {
-		log.Warn("connections refused: a limit was reached", "listener", k.listener, "limit", k.limit, "n", since[k])
+		text := "connections refused: a limit was reached"
+		more, waits := r.Waits[k.limit]
+		if waits {
+			text = "connections wait: a limit was reached"
+		}
+		log.Warn(text, append([]any{"listener", k.listener, "limit", k.limit, "n", since[k]}, more...)...)
 	}
 	return len(all) > 0
 }

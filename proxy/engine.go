@@ -51,7 +51,8 @@ type Engine struct {
 	Handshakes int
 	// Full says that no memory is left for new flows; nil: there always is.
 	Full func() bool
-	// Limited is told of each connection that a bound has kept out; it must not wait.
+	// Limited is told of each connection that a bound has kept out, or at
+	// LimitProcessFlows has wait; it must not wait itself.
 	Limited func(listener string, l Limit)
 
 	ids       atomic.Uint64
@@ -211,7 +212,7 @@ func (e *Engine) Serve(ctx context.Context, a flow.Acceptor, listener *atomic.Po
 		case stranger && !e.acquireStranger():
 			c.Close()
 			continue
-		case !stranger && !e.acquire(ctx):
+		case !stranger && !e.acquire(ctx, listener):
 			c.Close()
 			return nil
 		}
@@ -236,9 +237,15 @@ func (e *Engine) Serve(ctx context.Context, a flow.Acceptor, listener *atomic.Po
 
 // acquire takes a slot for a flow. One client of each listener waits for it here,
 // further ones in the kernel's queue.
-func (e *Engine) acquire(ctx context.Context) bool {
+func (e *Engine) acquire(ctx context.Context, listener *atomic.Pointer[Listener]) bool {
 	if e.slots == nil {
 		return ctx.Err() == nil
+	}
+	select {
+	case e.slots <- struct{}{}:
+		return true
+	default:
+		e.limited(listener.Load(), LimitProcessFlows)
 	}
 	select {
 	case e.slots <- struct{}{}:
@@ -260,11 +267,12 @@ func (e *Engine) acquireStranger() bool {
 
 // admit gives a flow whose client has proved itself a slot like any other's, if one
 // is free.
-func (e *Engine) admit(lf *life) bool {
+func (e *Engine) admit(l *Listener, lf *life) bool {
 	if e.slots != nil {
 		select {
 		case e.slots <- struct{}{}:
 		default:
+			e.limited(l, LimitProcessFlows)
 			return false
 		}
 	}

@@ -22,13 +22,16 @@ type Limits struct {
 // Limit names a bound that kept a connection out.
 type Limit string
 
-// These are the keys of `limits` in the file.
+// These are the keys of `limits` in the file, but for the last, which is `flows` of
+// the process: its clients wait.
 const (
 	LimitFlows      Limit = "flows"
 	LimitFlowsPerIP Limit = "flows_per_ip"
 	LimitRatePerIP  Limit = "rate_per_ip"
 	LimitHandshakes Limit = "handshakes"
 	LimitMemory     Limit = "memory"
+
+	LimitProcessFlows Limit = "process_flows"
 )
 
 // gate counts the flows of one acceptor, over all reloads.

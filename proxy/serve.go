@@ -77,7 +77,7 @@ func (e *Engine) establish(ctx context.Context, l *Listener, lf *life, f *flow.F
 	}
 	switch {
 	case lf.stranger:
-		if client, err = e.prove(lf, f, client); err != nil {
+		if client, err = e.prove(l, lf, f, client); err != nil {
 			return nil, at(flow.StageDecide, err, flow.Internal)
 		}
 		defer func() {
@@ -116,7 +116,7 @@ func rejected(d *flow.Decision) *flow.Error {
 }
 
 // prove gives the client's end that lets a client prove itself to the server.
-func (e *Engine) prove(lf *life, f *flow.Flow, client flow.Conn) (flow.Conn, error) {
+func (e *Engine) prove(l *Listener, lf *life, f *flow.Flow, client flow.Conn) (flow.Conn, error) {
 	packets, ok := client.(*packetReplay)
 	if !ok || f.Decision.Action != flow.Splice {
 		return nil, flow.Fail(flow.ClientTimeout, "the routes have changed since the client said hello")
@@ -126,7 +126,7 @@ func (e *Engine) prove(lf *life, f *flow.Flow, client flow.Conn) (flow.Conn, err
 		within = unprovenFor
 	}
 	proved := func() bool {
-		if !e.admit(lf) {
+		if !e.admit(l, lf) {
 			return false
 		}
 		if lf.show() {

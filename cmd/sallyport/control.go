@@ -100,6 +100,9 @@ func writeStatus(w io.Writer, s *admin.Status, now time.Time) {
 	fmt.Fprintf(w, "sallyport %s\tpid %d\n", s.Version, s.PID)
 	fmt.Fprintf(w, "%s\tup %s, configuration read %s ago\n", state, age(now.Sub(s.Started)), age(now.Sub(s.Loaded)))
 	fmt.Fprintf(w, "flows\t%d open, %d ended, %s up, %s down\n", s.Open, s.Ended, size(s.Up), size(s.Down))
+	if s.Most > 0 {
+		fmt.Fprintf(w, "most flows\t%d at once, by %s\n", s.Most, s.MostFrom)
+	}
 	fmt.Fprintf(w, "reloads\t%d good, %d failed\n", s.Reloads, s.Failed)
 	if s.LostLines > 0 {
 		fmt.Fprintf(w, "log\t%d lines lost\n", s.LostLines)

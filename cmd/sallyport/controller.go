@@ -23,6 +23,9 @@ func (c controller) Status() admin.Status {
 		Version: versionText(), PID: os.Getpid(), Started: s.started, Loaded: s.metrics.Loaded(), Ready: s.ready.Load(),
 		Reloads: good, Failed: failed, LostLines: s.metrics.Lost(), Open: sum.Open, Ended: sum.Ended, Up: sum.Up, Down: sum.Down,
 	}
+	if s.engine.Flows > 0 {
+		st.Most, st.MostFrom = s.engine.Flows, s.flowsFrom
+	}
 	for _, x := range s.metrics.Certificates() {
 		st.Certificates = append(st.Certificates, admin.Certificate(x))
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"syscall"
 
 	"sallyport/config"
@@ -8,12 +9,25 @@ import (
 	"sallyport/proxy"
 )
 
+// fewFlows is fewer than anybody means to have: that the descriptors allow no more is said
+// at start.
+const fewFlows = 100
+
 // limit gives the engine the bounds of the process. They stay until a restart.
 func (s *service) limit(c config.ProcessLimits) {
 	e := s.engine
-	if e.Flows = int(c.Flows); e.Flows == 0 {
-		e.Flows = flowLimit()
+	e.Flows, s.flowsFrom = int(c.Flows), "limits.flows of the file"
+	hint := "raise limits.flows in the file, and restart"
+	if e.Flows == 0 {
+		var files int
+		e.Flows, files = flowLimit()
+		s.flowsFrom = fmt.Sprintf("RLIMIT_NOFILE, which is %d", files)
+		hint = "raise LimitNOFILE= or `ulimit -n`, and restart"
+		if e.Flows > 0 && e.Flows < fewFlows {
+			s.log.Warn("file descriptors allow few connections at once; further clients wait", "most", e.Flows, "from", s.flowsFrom, "hint", hint)
+		}
 	}
+	s.refusals.Waits = map[string][]any{string(proxy.LimitProcessFlows): {"most", e.Flows, "from", s.flowsFrom, "hint", hint}}
 	if e.Handshakes = int(c.Handshakes); c.Handshakes == config.Auto {
 		e.Handshakes = handshakeLimit(e.Flows)
 	}
@@ -37,13 +51,14 @@ func handshakeLimit(flows int) int {
 }
 
 // flowLimit leaves descriptors for files and sockets besides the two of a flow;
-// further clients wait in the kernel's queue rather than fail half served.
-func flowLimit() int {
+// further clients wait in the kernel's queue rather than fail half served. 0 flows is
+// no limit.
+func flowLimit() (flows, files int) {
 	var r syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
-		return 0
+		return 0, 0
 	}
 	all := int(min(r.Cur, 1<<24))
 	spare := 64 + min(2*proxy.MaxPipes, all/4)
-	return max(all-spare, 8) / 2
+	return max(all-spare, 8) / 2, all
 }

@@ -161,6 +161,8 @@ type service struct {
 	ready    atomic.Bool // it takes new connections
 	broken   chan error  // the first listener's that does not accept any more
 
+	flowsFrom string // where the engine's bound of flows comes from
+
 	doorPath  string        // where the next process comes; "": nowhere
 	before    *predecessor  // whose sockets we took over; nil: nobody's
 	upgrading sync.Mutex    // held while sockets are handed over, and by a reload
