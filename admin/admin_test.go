@@ -132,7 +132,7 @@ func serving(t *testing.T, h http.Handler) (path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := Serve(l, h, 10*time.Second, slog.New(slog.DiscardHandler))
+	s := Serve(l, h, 10*time.Second, slog.New(slog.DiscardHandler), func() {})
 	t.Cleanup(func() { s.Close(context.Background()) })
 	return path
 }
@@ -209,46 +209,13 @@ func TestServeIsBounded(t *testing.T) {
 	}
 }
 
-// Clients that say nothing have so many places; one more is closed at once, and a
-// place that comes free is had again.
-func TestServeHasPlaces(t *testing.T) {
-	path := serving(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }))
-	var idle []net.Conn
-	for range connections {
-		c := dialled(t, path)
-		io.WriteString(c, "GET / HTTP/1.1\r\n") // so that it is known to be accepted, its end waits
-		idle = append(idle, c)
-	}
-	extra := dialled(t, path)
-	if n, err := extra.Read(make([]byte, 1)); n != 0 || err == nil {
-		t.Errorf("one more is not closed: %d %v", n, err)
-	}
-	io.WriteString(idle[0], "Host: x\r\n\r\n")
-	if code, _, body := answered(t, idle[0]); code != 200 || body != "ok" {
-		t.Errorf("%d %s", code, body)
-	}
-	idle[0].Close()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		c := dialled(t, path)
-		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-		if r, err := http.ReadResponse(bufio.NewReader(c), nil); err == nil && r.StatusCode == 200 {
-			return
-		}
-		if c.Close(); time.Now().After(deadline) {
-			t.Fatal("the place does not come free")
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // Who sends half a head is put out when its time is over.
 func TestServePutsOutTheSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		l := &one{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
 		l.conns <- far
-		s := Serve(l, http.NotFoundHandler(), time.Minute, slog.New(slog.DiscardHandler))
+		s := Serve(l, http.NotFoundHandler(), time.Minute, slog.New(slog.DiscardHandler), func() {})
 		began := time.Now()
 		io.WriteString(near, "GET / HTTP/1.1\r\nHost: ")
 		io.Copy(io.Discard, near)

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -28,8 +27,9 @@ type Server struct {
 }
 
 // Serve answers on l by h until Close. An answer that takes longer than within is cut
-// off. Errors of clients are debug lines in log.
-func Serve(l net.Listener, h http.Handler, within time.Duration, log *slog.Logger) *Server {
+// off. Errors of clients are debug lines in log. full is told of each connection that is
+// closed for want of a place; it must not wait.
+func Serve(l net.Listener, h http.Handler, within time.Duration, log *slog.Logger, full func()) *Server {
 	s := &Server{done: make(chan struct{}), http: &http.Server{
 		Handler:           plain(h),
 		ReadHeaderTimeout: headerTimeout,
@@ -37,6 +37,7 @@ func Serve(l net.Listener, h http.Handler, within time.Duration, log *slog.Logge
 		WriteTimeout:      within,
 		IdleTimeout:       headerTimeout,
 		MaxHeaderBytes:    headerBytes,
+		ConnContext:       placed,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 
 		DisableGeneralOptionsHandler: true,
@@ -45,7 +46,7 @@ func Serve(l net.Listener, h http.Handler, within time.Duration, log *slog.Logge
 	go func() {
 		defer close(s.done)
 		// It always ends by Close.
-		_ = s.http.Serve(&bounded{Listener: l, places: make(chan struct{}, connections)})
+		_ = s.http.Serve(&bounded{Listener: l, full: full})
 	}()
 	return s
 }
@@ -62,6 +63,7 @@ func (s *Server) Close(ctx context.Context) {
 // plain has every answer say that it is for no browser.
 func plain(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asks(r)
 		head := w.Header()
 		head.Set("Cache-Control", "no-store")
 		head.Set("Content-Security-Policy", "default-src 'none'")
@@ -69,38 +71,6 @@ func plain(h http.Handler) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, bodyBytes)
 		h.ServeHTTP(w, r)
 	})
-}
-
-// bounded is a listener with so many connections at once; a further one is closed at
-// once, rather than left to wait behind clients that say nothing.
-type bounded struct {
-	net.Listener
-	places chan struct{}
-}
-
-func (b *bounded) Accept() (net.Conn, error) {
-	for {
-		c, err := b.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case b.places <- struct{}{}:
-			return &place{Conn: c, leave: sync.OnceFunc(func() { <-b.places })}, nil
-		default:
-			c.Close()
-		}
-	}
-}
-
-type place struct {
-	net.Conn
-	leave func()
-}
-
-func (p *place) Close() error {
-	defer p.leave()
-	return p.Conn.Close()
 }
 
 // only has h answer requests of these methods alone.

@@ -299,6 +299,29 @@ func TestFaultLogDiskFull(t *testing.T) {
 	}
 }
 
+// Clients of the metrics that ask nothing keep nobody else from an answer, also where they
+// come from where the others do; the log and the metric tell of them.
+func TestMetricsAreNotStarved(t *testing.T) {
+	t.Parallel()
+	p := start(t, "proxy", "tcp://127.0.0.1:0", "tcp://"+echoAddr(t), "--metrics", "tcp://127.0.0.1:0")
+	addr := paneAddr(p, "metrics")
+	for range 100 {
+		dial(t, addr)
+	}
+	for _, page := range []string{"healthz", "readyz"} {
+		if code, body := curl(t, "http://"+addr+"/"+page); code != 200 {
+			t.Errorf("%s: %d %s", page, code, body)
+		}
+	}
+	if _, page := curl(t, "http://"+addr+"/metrics"); metric(t, page, `sallyport_limit_hits_total{limit="connections",listener="metrics"}`) < 36 {
+		t.Errorf("no metric says so:\n%s", page)
+	}
+	r := p.Logged("connections refused: a limit was reached", 1)
+	if r.Text("listener") != "metrics" || r.Text("limit") != "connections" {
+		t.Errorf("%v", r)
+	}
+}
+
 // F-20: whoever reads the log and has stopped holds up no connection.
 func TestFaultLogReaderStuck(t *testing.T) {
 	t.Parallel()

@@ -159,7 +159,10 @@ func (s *service) installPanes(fresh map[string]*pane) {
 		if key == paneAdmin {
 			handler, within = admin.Control(controller{s}, p.addr.Unix == ""), admin.AnswerWithin
 		}
-		p.server = admin.Serve(p.listener, handler, within, s.log)
+		p.server = admin.Serve(p.listener, handler, within, s.log, func() {
+			s.refusals.Count(key, "connections")
+			s.metrics.Limit(key, "connections")
+		})
 		s.log.Info(key+" answers", "addr", p.listener.Addr().String())
 	}
 }
