@@ -272,7 +272,7 @@ func TestRescue(t *testing.T) {
 	d := set.Server(Spec{Addr: "udp://a:1", ID: "udp", Fall: 2})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { set.Work()[0](ctx); close(done) }()
+	go func() { set.Work()[1](ctx); close(done) }()
 	for range 2 { // twice, since a rescue must not be the last one
 		s.fail(time.Now(), errTest)
 		d.fail(time.Now(), errTest)

@@ -32,6 +32,7 @@ type Server struct {
 	fell    chan<- struct{} // told when it goes down, without waiting
 
 	mu      sync.Mutex
+	routes  []string // that have it; see Set.tellRoutes
 	down    bool
 	drained bool // taken out by hand
 	failed  int  // in a row
@@ -56,7 +57,7 @@ func (s *Server) pass(now time.Time) {
 	}
 	lasted := now.Sub(s.since)
 	s.down, s.since, s.back, s.passed = false, now, now, 0
-	s.log.Info("server up", "server", s.spec.Addr, "down_for", lasted.Round(time.Millisecond))
+	s.log.Info("server up", "server", s.spec.Addr, "routes", s.routes, "down_for", lasted.Round(time.Millisecond))
 }
 
 // rise is 1 where no check is configured: a server that its flows have found to be
@@ -80,7 +81,7 @@ func (s *Server) fail(now time.Time, err error) {
 		return
 	}
 	s.down, s.since, s.failed = true, now, 0
-	s.log.Warn("server down", "server", s.spec.Addr, "err", err.Error())
+	s.log.Warn("server down", "server", s.spec.Addr, "routes", s.routes, "err", err.Error())
 	s.tell()
 }
 
@@ -101,7 +102,7 @@ func (s *Server) retry(now time.Time) {
 	}
 	// One more failure, and it is down again.
 	s.down, s.since, s.failed = false, now, s.spec.Fall-1
-	s.log.Info("server is tried again", "server", s.spec.Addr)
+	s.log.Info("server is tried again", "server", s.spec.Addr, "routes", s.routes)
 }
 
 func (s *Server) isDown() bool {

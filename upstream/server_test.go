@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -35,6 +36,54 @@ func TestRiseAndFall(t *testing.T) {
 	if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), "server down") || !strings.Contains(log.String(), "server up") {
 		t.Errorf("the log has more or less than the two changes:\n%s", &log)
 	}
+}
+
+// What is logged of a server names the routes that have it: those of the program before
+// until the one that runs now does.
+func TestServersAreLoggedWithTheirRoutes(t *testing.T) {
+	var log bytes.Buffer
+	spec := func(id string) Spec { return Spec{Addr: "tcp://a:1", ID: id, Rise: 1, Fall: 1, Check: &Check{}} }
+	build := func(before *Set, routes ...string) *Set {
+		set := NewSet(slog.New(slog.NewTextHandler(&log, nil)), System{}, before)
+		for _, route := range routes {
+			p := &Pool{Route: route}
+			p.Add(set.Server(spec("one way")), Member{})
+			set.Add(p)
+		}
+		p := &Pool{Route: "other"}
+		p.Add(set.Server(spec("another way")), Member{})
+		set.Add(p)
+		return set
+	}
+	said := func(what, want string) {
+		t.Helper()
+		if !strings.Contains(log.String(), what) || !strings.Contains(log.String(), want) {
+			t.Errorf("want %s with %s: %s", what, want, &log)
+		}
+		log.Reset()
+	}
+	old := build(nil, "x", "y")
+	old.Work()
+	one, now := old.servers[0], time.Now()
+	one.fail(now, errTest)
+	said("server down", `routes="[x y]"`)
+	old.servers[1].fail(now, errTest)
+	said("server down", `routes=[other]`)
+
+	work := build(old, "z").Work()
+	one.pass(now)
+	said("server up", `routes="[x y]"`)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	work[0](ctx)
+	one.drain(true)
+	said("taken out", `routes=[z]`)
+	one.drain(false)
+	said("put back", `routes=[z]`)
+	many := build(nil, strings.Split("a b c d e f g h i j", " ")...)
+	many.Work()
+	many.servers[0].fail(now, errTest)
+	said("server down", `routes="[a b c d e f g h and 2 more]"`)
 }
 
 func TestASetFollowsTheOneBefore(t *testing.T) {

@@ -116,7 +116,8 @@ func (s *Set) Work() []func(context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.before, s.last, s.targets = nil, nil, nil
-	var work []func(context.Context)
+	s.tellRoutes(false)
+	work := []func(context.Context){s.renewRoutes}
 	if len(s.services) > 0 {
 		return append(work, s.tend, s.rescue)
 	}
@@ -136,6 +137,42 @@ func (s *Set) Work() []func(context.Context) {
 		work = append(work, s.rescue)
 	}
 	return work
+}
+
+func (s *Set) renewRoutes(context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tellRoutes(true)
+}
+
+// tellRoutes has servers know the routes that have them, for what they log: two of one
+// address may be asked in different ways. Those of the program before know its routes,
+// which stay theirs until this one runs: renew says that it does. s.mu is held.
+func (s *Set) tellRoutes(renew bool) {
+	routes := map[*Server][]string{}
+	for _, p := range s.pools {
+		for _, m := range p.all() {
+			if list := routes[m.server]; len(list) == 0 || list[len(list)-1] != p.Route {
+				routes[m.server] = append(list, p.Route)
+			}
+		}
+	}
+	for server, list := range routes {
+		server.mu.Lock()
+		if renew || server.routes == nil {
+			server.routes = few(list)
+		}
+		server.mu.Unlock()
+	}
+}
+
+// few shortens a long list.
+func few(list []string) []string {
+	const most = 8
+	if len(list) > most {
+		return append(slices.Clip(list[:most]), fmt.Sprintf("and %d more", len(list)-most))
+	}
+	return list
 }
 
 // Drain takes every server of that address out: it gets no new flows, and keeps
@@ -169,24 +206,20 @@ func (s *Server) drain(out bool) {
 	}
 	s.drained = out
 	if out {
-		s.log.Info("server taken out: it gets no new flows", "server", s.spec.Addr, "flows", s.flows)
+		s.log.Info("server taken out: it gets no new flows", "server", s.spec.Addr, "routes", s.routes, "flows", s.flows)
 		return
 	}
 	s.back = time.Now() // a slow start, as after being down
-	s.log.Info("server put back", "server", s.spec.Addr)
+	s.log.Info("server put back", "server", s.spec.Addr, "routes", s.routes)
 }
 
 // known are some addresses that there are.
 func (s *Set) known() string {
-	const most = 8
 	var list []string
 	for _, server := range s.servers {
 		if !slices.Contains(list, server.spec.Addr) {
 			list = append(list, server.spec.Addr)
 		}
 	}
-	if len(list) > most {
-		list = append(list[:most], fmt.Sprintf("and %d more", len(list)-most))
-	}
-	return "there are " + strings.Join(list, ", ")
+	return "there are " + strings.Join(few(list), ", ")
 }

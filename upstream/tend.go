@@ -16,6 +16,7 @@ func (s *Set) follow(v *Service) {
 	for _, u := range v.uses {
 		u.apply(v)
 	}
+	s.tellRoutes(true)
 	had, named := map[*Server]bool{}, map[*Name]bool{}
 	for _, p := range s.pools {
 		for _, m := range p.all() {

@@ -56,7 +56,7 @@ func TestServersRetry(t *testing.T) {
 	t.Parallel()
 	p := start(t, "proxy", "tcp://127.0.0.1:0", "tcp://"+boundPort(t), "tcp://"+backend(t, "b"))
 	wantCount(t, who(t, p.Addr(""), 10), "b:10")
-	if down := p.Logged("server down", 1); !strings.Contains(down.Text("err"), "refused") {
+	if down := p.Logged("server down", 1); !strings.Contains(down.Text("err"), "refused") || fmt.Sprint(down["routes"]) != "[tcp-0]" {
 		t.Errorf("it says %v", down)
 	}
 	for _, r := range p.Flows(10) {
