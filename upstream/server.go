@@ -40,7 +40,7 @@ type Server struct {
 	flows   int
 	since   time.Time // when it last went down or came back; zero: never
 	back    time.Time // when it last came back
-	err     error     // the last one of a check or connection
+	err     error     // the last one of a check or connection; nil: the last one was good
 	errAt   time.Time
 }
 
@@ -50,6 +50,7 @@ func (s *Server) pass(now time.Time) {
 	defer s.mu.Unlock()
 	s.failed = 0
 	if !s.down {
+		s.err, s.errAt = nil, time.Time{} // it is over
 		return
 	}
 	if s.passed++; s.passed < s.rise() {
@@ -57,6 +58,7 @@ func (s *Server) pass(now time.Time) {
 	}
 	lasted := now.Sub(s.since)
 	s.down, s.since, s.back, s.passed = false, now, now, 0
+	s.err, s.errAt = nil, time.Time{}
 	s.log.Info("server up", "server", s.spec.Addr, "routes", s.routes, "down_for", lasted.Round(time.Millisecond))
 }
 

@@ -32,6 +32,10 @@ func TestRiseAndFall(t *testing.T) {
 		if s.isDown() != step.down {
 			t.Fatalf("%+v: down is %t", step, s.isDown())
 		}
+		// What was wrong is shown until it is over, and no longer.
+		if st, over := s.status(), step.pass && !step.down; (st.Err == "") != over || st.ErrAt.IsZero() != over {
+			t.Errorf("%+v: status has %q of %v", step, st.Err, st.ErrAt)
+		}
 	}
 	if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), "server down") || !strings.Contains(log.String(), "server up") {
 		t.Errorf("the log has more or less than the two changes:\n%s", &log)

@@ -18,7 +18,7 @@ type ServerStatus struct {
 	Weight  int       `json:"weight"`
 	Backup  bool      `json:"backup,omitempty"`
 	Flows   int       `json:"flows"`
-	Err     string    `json:"err,omitempty"` // the last one, maybe long past
+	Err     string    `json:"err,omitempty"` // of the last check or connection; empty once one is good, and the server up
 	ErrAt   time.Time `json:"err_at,omitzero"`
 	Service string    `json:"service,omitempty"` // whose SRV records lead there
 	Checked bool      `json:"checked"`           // it is asked at intervals
