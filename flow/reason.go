@@ -203,7 +203,7 @@ var reasons = map[Reason]struct {
 	LingerTimeout: {FaultNone, alertNone, "one end had finished and nothing moved for timeouts.linger"},
 	TotalTimeout:  {FaultNone, alertNone, "the flow lived for timeouts.total"},
 	Killed:        {FaultNone, alertNone, "the operator ended it: sallyport kill"},
-	Drained:       {FaultNone, alertNone, "the process ended, and timeouts.drain had passed"},
+	Drained:       {FaultNone, alertNone, "the process ended, and timeouts.drain had passed or a further signal came"},
 
 	NoCredential: {FaultOurs, alertInternalError, "we have no certificate or key for this handshake"},
 	MatchFailed:  {FaultOurs, alertInternalError, "the `if` of a route that might take the client could not be evaluated; the error says why"},

@@ -369,7 +369,8 @@ func (e *Engine) forget(lf *life) {
 }
 
 // Drain takes no new flows, waits for those alive, and ends each one when its
-// timeouts.drain has passed (0 waits for ever), or all at once when ctx ends.
+// timeouts.drain has passed (0 waits for ever), or all at once when ctx ends, the
+// cause of which is what their records say.
 // The caller closes the acceptors first.
 func (e *Engine) Drain(ctx context.Context) {
 	e.once.Do(e.init)
@@ -388,14 +389,14 @@ func (e *Engine) Drain(ctx context.Context) {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		e.killAll()
+		e.killAll(flow.Fail(flow.Drained, "the process ends, and this flow was still open: %w", context.Cause(ctx)))
 		<-done
 	}
 }
 
 var errDrained = flow.Fail(flow.Drained, "the process ends, and this flow was still open when timeouts.drain had passed")
 
-func (e *Engine) killAll() {
+func (e *Engine) killAll(why error) {
 	e.mu.Lock()
 	all := make([]*life, 0, len(e.live))
 	for lf := range e.live {
@@ -403,7 +404,7 @@ func (e *Engine) killAll() {
 	}
 	e.mu.Unlock()
 	for _, lf := range all {
-		lf.kill(errDrained)
+		lf.kill(why)
 	}
 }
 

@@ -85,9 +85,10 @@ func TestEndWhileFull(t *testing.T) {
 		name    string
 		drain   string
 		signals int
+		why     string
 	}{
-		{"drained", "200ms", 1},
-		{"ended at once", "1h", 2},
+		{"drained", "200ms", 1, "when timeouts.drain had passed"},
+		{"ended at once", "1h", 2, "a further signal (terminated) ended it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := &way{site: newSite(t)}
@@ -114,6 +115,9 @@ func TestEndWhileFull(t *testing.T) {
 			}
 			for _, r := range w.Flows(1) {
 				wantRecord(t, r, "drained", "relay")
+				if !strings.Contains(r.Text("err"), c.why) {
+					t.Errorf("the record says %q", r.Text("err"))
+				}
 			}
 		})
 	}

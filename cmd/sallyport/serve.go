@@ -218,12 +218,12 @@ func (s *service) attend(ctx context.Context, change *build.Change, hups, ends <
 	close(s.left)
 	s.serving.Wait()
 
-	now, cancel := context.WithCancel(ctx)
-	defer cancel()
+	now, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	go func() {
 		select {
-		case <-ends:
-			cancel()
+		case sig := <-ends:
+			cancel(fmt.Errorf("a further signal (%s) ended it before timeouts.drain had passed", sig))
 		case <-now.Done():
 		}
 	}()
