@@ -29,7 +29,7 @@ func peek(l *Listener, f *flow.Flow, c flow.Conn) (flow.Conn, error) {
 	hello, held, err := read(c)
 	f.Peeked = time.Since(f.Start)
 	if err != nil {
-		return nil, err
+		return nil, unreadHeader(l, f, held, err)
 	}
 	if err := note(l, f, hello); err != nil {
 		return nil, err
@@ -98,6 +98,22 @@ func helloError(err error, held []byte) error {
 		return flow.Fail(flow.HelloTooLarge, "reading the ClientHello: %w", err)
 	}
 	return flow.Fail(flow.HelloMalformed, "reading the ClientHello: %w", err)
+}
+
+// unreadHeader has err say why a PROXY header that the client began with was not read:
+// who runs the proxies before us is the one to mend it.
+func unreadHeader(l *Listener, f *flow.Flow, held []byte, err error) error {
+	if flow.AsError(err, flow.Internal).Reason != flow.NotTLS || !wire.LooksLikePROXY(held) {
+		return err
+	}
+	const text = "the client does not speak TLS: it began with a PROXY header, "
+	switch {
+	case len(l.Preamble) == 0 && l.Header == nil:
+		return flow.Fail(flow.NotTLS, text+"and proxy_protocol is off on this listener")
+	case f.Asked.Client.IsValid() || !f.Origin.Client.IsValid(): // whom we believe
+		return flow.Fail(flow.NotTLS, text+"behind one that was read already")
+	}
+	return flow.Fail(flow.NotTLS, text+"which is not read from %s, as proxy_trust does not list it", f.Origin.Client.Addr())
 }
 
 func helloReadError(err error, got int) error {

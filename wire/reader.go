@@ -161,6 +161,12 @@ func (r *HelloReader) grow(n, want int) {
 
 var methods = [...]string{"GET ", "POST ", "HEAD ", "PUT ", "OPTIONS ", "DELETE ", "CONNECT ", "PATCH ", "TRACE ", "PRI "}
 
+// LooksLikePROXY says that b, the first bytes of a connection, begin with a PROXY header
+// of version 1 or 2.
+func LooksLikePROXY(b []byte) bool {
+	return bytes.HasPrefix(b, []byte("PROXY ")) || bytes.HasPrefix(b, []byte("\r\n\r\n\x00\r\nQUIT\n"))
+}
+
 // LooksLikeHTTP says that b, the first bytes of a connection, begin with an HTTP
 // method and a space. Fewer bytes than that are no.
 func LooksLikeHTTP(b []byte) bool {

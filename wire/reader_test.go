@@ -199,6 +199,17 @@ func TestLooksLikeHTTP(t *testing.T) {
 	}
 }
 
+func TestLooksLikePROXY(t *testing.T) {
+	for s, want := range map[string]bool{
+		"PROXY TCP4 ": true, "\r\n\r\n\x00\r\nQUIT\n\x21": true,
+		"": false, "PROXY": false, "proxy ": false, "\r\n\r\n\x00\r\nQUI": false, "\x16\x03\x01": false,
+	} {
+		if LooksLikePROXY([]byte(s)) != want {
+			t.Errorf("%q: %t", s, !want)
+		}
+	}
+}
+
 func TestMalformedErrorSaysWhat(t *testing.T) {
 	_, err := feed(records(hello(sni("a", "b")), 100))
 	if got := fmt.Sprint(err); got != "malformed ClientHello: two host names in server_name" || errors.Is(err, ErrMore) {

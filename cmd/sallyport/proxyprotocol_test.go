@@ -114,6 +114,34 @@ listeners:
 	p.Reason("not_tls")
 }
 
+// A header that is not read is told as one, and why.
+func TestProxyHeaderThatIsNotRead(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p := runFile(t, fmt.Sprintf(`
+defaults: {cert: %q, key: %q, to: "tcp://%s"}
+listeners:
+  - {from: "tls://127.0.0.1:0", name: "off"}
+  - {from: "tls://127.0.0.1:0", name: optional, proxy_protocol: optional, proxy_trust: 127.0.0.1}
+`, s.cert, s.key, echoAddr(t)))
+	const v1, v2 = "PROXY TCP4 203.0.113.9 192.0.2.1 1 2\r\n", "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
+	for i, c := range []struct{ listener, source, sent, want string }{
+		{"off", "127.0.0.1", v1, "a PROXY header, and proxy_protocol is off on this listener"},
+		{"off", "127.0.0.1", v2, "a PROXY header, and proxy_protocol is off on this listener"},
+		{"optional", "127.0.0.6", v1, "a PROXY header, which is not read from 127.0.0.6, as proxy_trust does not list it"},
+		{"optional", "127.0.0.6", v2, "a PROXY header, which is not read from 127.0.0.6, as proxy_trust does not list it"},
+		{"optional", "127.0.0.1", v1 + v1, "a PROXY header, behind one that was read already"},
+		{"off", "127.0.0.1", "PROXYING", `it began with "PROXYING"`},
+	} {
+		conn := from(t, c.source, p.Addr(c.listener))
+		io.WriteString(conn, c.sent)
+		io.Copy(io.Discard, conn)
+		if r := p.Flows(i + 1)[i]; r.Text("reason") != "not_tls" || !strings.Contains(r.Text("err"), c.want) {
+			t.Errorf("%q from %s to %s: %s: %s", c.sent, c.source, c.listener, r.Text("reason"), r.Text("err"))
+		}
+	}
+}
+
 // F-35: what is no header, or from whom none is taken, gets nowhere.
 func TestProxyProtocolRefuses(t *testing.T) {
 	t.Parallel()
