@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,13 +20,15 @@ import (
 )
 
 // How a process hands its sockets to the next, over a unix socket in
-// $RUNTIME_DIRECTORY that only its user can reach. The running one sends an offer
-// for each listener, with the socket where there is one, and each is acknowledged by
-// a byte; then an offer without a key. The next one binds, and begins to accept; its
-// byte has the running one stop, which closes the connection. Until then nothing has
-// changed, and whatever goes wrong leaves the running one as it is.
+// $RUNTIME_DIRECTORY that only its user can reach. The next one asks, by a byte; the
+// running one sends an offer for each listener, with the socket where there is one,
+// and each is acknowledged by its token; then an offer without a key. The next one
+// binds, and begins to accept; it says so by the last token, which has the running one
+// stop and close the connection. Until then nothing has changed, and whatever goes
+// wrong, or is said by who has not read the offers, leaves the running one as it is.
 type offer struct {
-	Key string `json:"key"`
+	Key   string `json:"key"`
+	Token string `json:"token"` // of this offer alone
 
 	// In the last one: where the service manager listens, and how often it wants to hear.
 	Notify   string        `json:"notify,omitempty"`
@@ -37,7 +40,36 @@ const (
 	handoverBuild = time.Minute      // for the next one to bind and begin
 )
 
-var acknowledged = []byte{'\n'}
+// What the next one says. It asks by one byte, the version of all this, so that to a
+// process of another version, which may take any byte for an acknowledgement, it has
+// not said enough to begin.
+const (
+	sayAsks  = "1"
+	sayHas   = "has"
+	sayBegun = "begun"
+)
+
+// mostAsking bounds those who have connected at one time.
+const mostAsking = 8
+
+func answer(word, token string) string { return word + " " + token + "\n" }
+
+// hear wants exactly that of c, and refuses anything else at its first byte.
+func hear(c net.Conn, want string, within time.Duration) error {
+	c.SetDeadline(time.Now().Add(within))
+	got := make([]byte, len(want))
+	for n := 0; n < len(want); {
+		m, err := c.Read(got[n:])
+		n += m
+		if string(got[:n]) != want[:n] {
+			return errors.New("what it says does not answer what was offered: it is no `sallyport upgrade`, or one of another version")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // doorPath is where a process waits for the next; "" is nowhere.
 func doorPath(runtime string) string {
@@ -62,22 +94,29 @@ func (s *service) openDoor(ctx context.Context) {
 		defer door.Close()
 		stop := context.AfterFunc(ctx, func() { door.Close() })
 		defer stop()
+		asking := make(chan struct{}, mostAsking)
 		for {
+			asking <- struct{}{}
 			c, err := door.AcceptUnix()
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
 			if err != nil {
+				<-asking
 				s.log.Warn("accepting who takes over: " + err.Error())
 				time.Sleep(handoverStep / 100)
 				continue
 			}
-			ended := context.AfterFunc(ctx, func() { c.Close() })
-			if err := s.handOver(c, door); err != nil {
-				s.log.Warn("not handed over, what ran before goes on", "err", err.Error())
-			}
-			ended()
-			c.Close()
+			// Each by itself: one that says nothing holds up nobody.
+			s.serving.Go(func() {
+				defer func() { <-asking }()
+				defer c.Close()
+				ended := context.AfterFunc(ctx, func() { c.Close() })
+				defer ended()
+				if err := s.handOver(c, door); err != nil && ctx.Err() == nil {
+					s.log.Warn("not handed over, what ran before goes on", "err", err.Error())
+				}
+			})
 		}
 	})
 }
@@ -91,13 +130,19 @@ func (s *service) handOver(c *net.UnixConn, door *transport.Door) error {
 	if uid != os.Getuid() && uid != 0 {
 		return fmt.Errorf("uid %d is neither ours nor root", uid)
 	}
+	if err := hear(c, sayAsks, handoverStep); err != nil {
+		return fmt.Errorf("process %d did not ask for the sockets: %w", pid, err)
+	}
 	s.upgrading.Lock() // no reload in between: what was offered is what there is
 	defer s.upgrading.Unlock()
-	if err := s.offerAll(c); err != nil {
-		return err
+	if s.taken.Load() {
+		return nil // the sockets are another's already, who is to be asked
 	}
-	c.SetDeadline(time.Now().Add(handoverBuild))
-	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+	last, err := s.offerAll(c)
+	if err != nil {
+		return fmt.Errorf("process %d: %w", pid, err)
+	}
+	if err := hear(c, answer(sayBegun, last), handoverBuild); err != nil {
 		return fmt.Errorf("process %d did not begin: %w", pid, err)
 	}
 	s.taken.Store(true)
@@ -112,48 +157,51 @@ func (s *service) handOver(c *net.UnixConn, door *transport.Door) error {
 	return nil
 }
 
-func (s *service) offerAll(c *net.UnixConn) error {
+// offerAll gives the token of the last offer.
+func (s *service) offerAll(c *net.UnixConn) (string, error) {
 	s.mu.Lock()
 	listeners, panes := s.program.Listeners, maps.Clone(s.panes)
 	s.mu.Unlock()
 	for _, l := range listeners {
 		handed, err := l.Hand()
 		if err == nil {
-			err = sendOffer(c, offer{Key: l.Key()}, handed...)
+			_, err = sendOffer(c, offer{Key: l.Key()}, handed...)
 		}
 		if err != nil {
-			return fmt.Errorf("handing over %s: %w", l.Name, err)
+			return "", fmt.Errorf("handing over %s: %w", l.Name, err)
 		}
 	}
 	for key, p := range panes {
 		f, err := p.listener.(interface{ File() (*os.File, error) }).File()
 		if err == nil {
-			err = sendOffer(c, offer{Key: paneKey(key, p.addr)}, f)
+			_, err = sendOffer(c, offer{Key: paneKey(key, p.addr)}, f)
 		}
 		if err != nil {
-			return fmt.Errorf("handing over %s: %w", key, err)
+			return "", fmt.Errorf("handing over %s: %w", key, err)
 		}
 	}
 	return sendOffer(c, offer{Notify: os.Getenv("NOTIFY_SOCKET"), Watchdog: watchdog(s.log)})
 }
 
-func sendOffer(c *net.UnixConn, o offer, files ...*os.File) error {
+// sendOffer gives the offer's token, once c has acknowledged it.
+func sendOffer(c *net.UnixConn, o offer, files ...*os.File) (string, error) {
 	defer closeFiles(files)
+	o.Token = rand.Text()
 	text, err := json.Marshal(o)
 	if err != nil {
-		return err
+		return "", err
 	}
 	c.SetDeadline(time.Now().Add(handoverStep))
 	if err := transport.SendFiles(c, text, files...); err != nil {
-		return err
+		return "", err
 	}
-	_, err = io.ReadFull(c, make([]byte, 1))
-	return err
+	return o.Token, hear(c, answer(sayHas, o.Token), handoverStep)
 }
 
 // predecessor is the process that runs, for who takes over from it.
 type predecessor struct {
 	c      *net.UnixConn
+	last   string // the token of its last offer
 	handed map[string][]*os.File
 	panes  map[string]*os.File
 }
@@ -165,25 +213,28 @@ func takeOver(path string) (*predecessor, error) {
 		return nil, fmt.Errorf("reaching the process that runs: %w\nhint: it opens %s where its $RUNTIME_DIRECTORY says so (RuntimeDirectory= of the unit)", err, path)
 	}
 	p := &predecessor{c: c, handed: map[string][]*os.File{}, panes: map[string]*os.File{}}
+	if err := p.fetch(); err != nil {
+		p.Close()
+		return nil, fmt.Errorf("taking over the sockets of the process that runs: %w\nhint: its log says why, and it goes on", err)
+	}
+	return p, nil
+}
+
+func (p *predecessor) fetch() error {
+	if _, err := p.c.Write([]byte(sayAsks)); err != nil {
+		return err
+	}
 	for {
-		c.SetDeadline(time.Now().Add(handoverStep))
-		text, files, err := transport.ReceiveFiles(c)
-		var o offer
-		if err == nil {
-			err = json.Unmarshal(text, &o)
-		}
-		if err == nil {
-			_, err = c.Write(acknowledged)
-		}
+		o, files, err := p.receive()
 		if err != nil {
-			p.Close()
-			return nil, fmt.Errorf("taking over the sockets of the process that runs: %w", err)
-		}
-		if o.Key == "" {
-			inheritManager(o)
-			return p, nil
+			return err
 		}
 		switch {
+		case o.Key == "":
+			closeFiles(files)
+			inheritManager(o)
+			p.last = o.Token
+			return nil
 		case !strings.HasPrefix(o.Key, "pane "):
 			p.handed[o.Key] = files
 		case len(files) == 1:
@@ -192,6 +243,25 @@ func takeOver(path string) (*predecessor, error) {
 			closeFiles(files)
 		}
 	}
+}
+
+// receive takes one offer, and acknowledges it.
+func (p *predecessor) receive() (o offer, files []*os.File, err error) {
+	p.c.SetDeadline(time.Now().Add(handoverStep))
+	text, files, err := transport.ReceiveFiles(p.c)
+	if err == nil {
+		err = json.Unmarshal(text, &o)
+	}
+	if err == nil && o.Token == "" {
+		err = errors.New("it is a version of sallyport that hands over in another way: restart it")
+	}
+	if err == nil {
+		_, err = p.c.Write([]byte(answer(sayHas, o.Token)))
+	}
+	if err != nil {
+		closeFiles(files)
+	}
+	return o, files, err
 }
 
 func paneKey(key string, addr config.Address) string { return "pane " + key + " " + addr.String() }
@@ -207,7 +277,7 @@ func (p *predecessor) pane(key string, addr config.Address) *os.File {
 // begun has the other process stop accepting, and returns when it has.
 func (p *predecessor) begun() error {
 	p.c.SetDeadline(time.Now().Add(handoverStep))
-	if _, err := p.c.Write(acknowledged); err != nil {
+	if _, err := p.c.Write([]byte(answer(sayBegun, p.last))); err != nil {
 		return err
 	}
 	_, err := p.c.Read(make([]byte, 1))
