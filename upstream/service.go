@@ -189,7 +189,11 @@ func (u use) apply(v *Service) {
 	for _, t := range v.targets {
 		name := v.set.nameOf(t.Host)
 		spec, dial := u.each(t, name)
-		m := &member{Member: u.as, server: v.set.server(spec), of: v, name: name, rank: ranks[t.Priority], full: int64(u.as.Weight) << 10}
+		server := v.set.server(spec)
+		if v.set.out[spec.Addr] {
+			server.drain(true)
+		}
+		m := &member{Member: u.as, server: server, of: v, name: name, rank: ranks[t.Priority], full: int64(u.as.Weight) << 10}
 		m.Dial = dial
 		weight, total := int64(t.Weight), sum[t.Priority]
 		if total == 0 {

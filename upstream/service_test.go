@@ -171,3 +171,37 @@ func TestServiceBounds(t *testing.T) {
 		t.Errorf("%t, %v", none, err)
 	}
 }
+
+// A server that the process before had taken out is out once SRV records lead to it,
+// after a reload too, until it is put back.
+func TestServiceKeepsOut(t *testing.T) {
+	r := &records{list: targets("b", 2, 1, 1)}
+	set := NewSet(quiet, r, nil)
+	found(set, Member{Weight: 1})
+	if known := set.KeepOut([]string{"b:1", "c:1"}); len(known) > 0 {
+		t.Errorf("it knows %v before any look-up", known)
+	}
+	set = NewSet(quiet, r, set)
+	p := found(set, Member{Weight: 1})
+	p.learn(t.Context())
+	states := func() (list []State) {
+		for _, s := range set.Pools()[0].Servers {
+			list = append(list, s.State)
+		}
+		return list
+	}
+	if got := states(); !slices.Equal(got, []State{Drained, Up}) {
+		t.Errorf("they are %v", got)
+	}
+	if got := set.Drained(); !slices.Equal(got, []string{"b:1", "c:1"}) {
+		t.Errorf("drained are %v", got)
+	}
+	for _, addr := range []string{"b:1", "c:1"} {
+		if err := set.Undrain(addr); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := states(); len(set.Drained()) > 0 || !slices.Equal(got, []State{Up, Up}) {
+		t.Errorf("put back, they are %v", got)
+	}
+}

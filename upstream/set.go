@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ type Set struct {
 	servers []*Server          // in the order of the file
 	asks    map[*Server]Spec   // how this program asks each, which a reload may renew
 	pools   []*Pool
+	out     map[string]bool // addresses taken out in another process, where SRV records may lead yet
 
 	resolver Resolver
 	last     map[string][]netip.Addr // addresses of names, of the program before
@@ -35,12 +37,13 @@ type Set struct {
 func NewSet(log *slog.Logger, r Resolver, before *Set) *Set {
 	s := &Set{
 		log: log, resolver: r, fell: make(chan struct{}, 1), changed: make(chan struct{}, 1), targets: map[string][]Target{},
-		before: map[string]*Server{}, last: map[string][]netip.Addr{}, asks: map[*Server]Spec{},
+		before: map[string]*Server{}, last: map[string][]netip.Addr{}, asks: map[*Server]Spec{}, out: map[string]bool{},
 	}
 	if before != nil {
 		s.fell = before.fell
 		before.mu.Lock()
 		servers, names := slices.Clone(before.servers), slices.Clone(before.names)
+		maps.Copy(s.out, before.out)
 		before.mu.Unlock()
 		for _, b := range servers {
 			s.before[b.spec.ID] = b
@@ -185,7 +188,10 @@ func (s *Set) Undrain(addr string) error { return s.drain(addr, false) }
 func (s *Set) drain(addr string, out bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := false
+	found := !out && s.out[addr]
+	if found {
+		delete(s.out, addr)
+	}
 	for _, server := range s.servers {
 		if server.spec.Addr == addr {
 			found = true
@@ -196,6 +202,42 @@ func (s *Set) drain(addr string, out bool) error {
 		return fmt.Errorf("no server is at %q\nhint: %s", addr, s.known())
 	}
 	return nil
+}
+
+// Drained are the addresses that are taken out, each once.
+func (s *Set) Drained() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := maps.Clone(s.out)
+	for _, server := range s.servers {
+		if server.condition().drained {
+			all[server.spec.Addr] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// KeepOut takes out the servers of those addresses, which have been in the process
+// before this one, and gives the addresses that there are. The others are nobody's,
+// unless SRV records lead there once they are looked up.
+func (s *Set) KeepOut(addrs []string) (known []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, addr := range addrs {
+		if len(s.services) > 0 {
+			s.out[addr] = true
+		}
+		for _, server := range s.servers {
+			if server.spec.Addr == addr {
+				server.mu.Lock()
+				server.drained = true
+				server.mu.Unlock()
+				known = append(known, addr)
+			}
+		}
+	}
+	slices.Sort(known)
+	return slices.Compact(known)
 }
 
 func (s *Server) drain(out bool) {

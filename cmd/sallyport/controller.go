@@ -72,7 +72,10 @@ func (c controller) Flows(most int) admin.Flows {
 	return admin.Flows{All: all, List: list}
 }
 
-var errEnding = errors.New("the process is ending")
+var (
+	errEnding = errors.New("the process is ending")
+	errTaken  = errors.New("another process has just taken over\nhint: the same command asks that one now")
+)
 
 // Reload implements [admin.Controller]: it waits for its turn among the others.
 func (c controller) Reload(ctx context.Context) error {
@@ -93,8 +96,14 @@ func (c controller) Reload(ctx context.Context) error {
 	}
 }
 
-// Drain implements [admin.Controller].
+// Drain implements [admin.Controller]. It waits for a reload or a handover that is
+// under way, so that what comes of that knows of it.
 func (c controller) Drain(server string, back bool) error {
+	c.upgrading.Lock()
+	defer c.upgrading.Unlock()
+	if c.taken.Load() {
+		return errTaken
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if back {

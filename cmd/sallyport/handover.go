@@ -49,6 +49,18 @@ const (
 	sayBegun = "begun"
 )
 
+// Offers of what is no listener's have keys that begin so.
+const (
+	paneOffer    = "pane "
+	drainedOffer = "drained " // the address of a server that gets no new flows
+)
+
+// Bounds of the servers that are taken out.
+const (
+	mostDrained        = 4096
+	mostDrainedAddress = 1024 // bytes
+)
+
 // mostAsking bounds those who have connected at one time.
 const mostAsking = 8
 
@@ -160,7 +172,7 @@ func (s *service) handOver(c *net.UnixConn, door *transport.Door) error {
 // offerAll gives the token of the last offer.
 func (s *service) offerAll(c *net.UnixConn) (string, error) {
 	s.mu.Lock()
-	listeners, panes := s.program.Listeners, maps.Clone(s.panes)
+	listeners, panes, drained := s.program.Listeners, maps.Clone(s.panes), s.program.Servers().Drained()
 	s.mu.Unlock()
 	for _, l := range listeners {
 		handed, err := l.Hand()
@@ -178,6 +190,11 @@ func (s *service) offerAll(c *net.UnixConn) (string, error) {
 		}
 		if err != nil {
 			return "", fmt.Errorf("handing over %s: %w", key, err)
+		}
+	}
+	for _, addr := range drained {
+		if _, err := sendOffer(c, offer{Key: drainedOffer + addr}); err != nil {
+			return "", fmt.Errorf("handing over what is drained: %w", err)
 		}
 	}
 	return sendOffer(c, offer{Notify: os.Getenv("NOTIFY_SOCKET"), Watchdog: watchdog(s.log)})
@@ -204,6 +221,8 @@ type predecessor struct {
 	last   string // the token of its last offer
 	handed map[string][]*os.File
 	panes  map[string]*os.File
+
+	drained []string // addresses of servers that it has taken out
 }
 
 // takeOver fetches the sockets of the process behind path.
@@ -229,19 +248,51 @@ func (p *predecessor) fetch() error {
 		if err != nil {
 			return err
 		}
-		switch {
-		case o.Key == "":
+		if o.Key == "" {
 			closeFiles(files)
 			inheritManager(o)
 			p.last = o.Token
 			return nil
-		case !strings.HasPrefix(o.Key, "pane "):
-			p.handed[o.Key] = files
-		case len(files) == 1:
-			p.panes[o.Key] = files[0]
-		default:
-			closeFiles(files)
 		}
+		if err := p.take(o.Key, files); err != nil {
+			closeFiles(files)
+			return err
+		}
+	}
+}
+
+func (p *predecessor) take(key string, files []*os.File) error {
+	if addr, ok := strings.CutPrefix(key, drainedOffer); ok {
+		closeFiles(files)
+		return p.takeDrained(addr)
+	}
+	if !strings.HasPrefix(key, paneOffer) {
+		p.handed[key] = files
+		return nil
+	}
+	if len(files) != 1 {
+		return fmt.Errorf("%q comes with %d sockets", key, len(files))
+	}
+	p.panes[key] = files[0]
+	return nil
+}
+
+func (p *predecessor) takeDrained(addr string) error {
+	switch _, _, ok := strings.Cut(addr, "://"); {
+	case len(p.drained) == mostDrained:
+		return fmt.Errorf("more than %d servers are drained there", mostDrained)
+	case !ok || len(addr) > mostDrainedAddress:
+		return fmt.Errorf("%.100q is drained there, which is no address of a server", addr)
+	}
+	p.drained = append(p.drained, addr)
+	return nil
+}
+
+// inherit has the program go by what the other process has handed over.
+func (s *service) inherit() {
+	s.program.Inherit(s.before.handed)
+	if known := s.program.Servers().KeepOut(s.before.drained); len(known) > 0 {
+		s.log.Info("drained before, and so still: these servers get no new flows", "servers", strings.Join(known, ","))
 	}
 }
 
@@ -264,7 +315,7 @@ func (p *predecessor) receive() (o offer, files []*os.File, err error) {
 	return o, files, err
 }
 
-func paneKey(key string, addr config.Address) string { return "pane " + key + " " + addr.String() }
+func paneKey(key string, addr config.Address) string { return paneOffer + key + " " + addr.String() }
 
 // pane gives the socket of what a process is looked at by; nil is none.
 func (p *predecessor) pane(key string, addr config.Address) *os.File {

@@ -86,7 +86,7 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 			return failure{err, exitFailed}
 		}
 		defer s.before.Close()
-		s.program.Inherit(s.before.handed)
+		s.inherit()
 	}
 	s.engine = &proxy.Engine{Observer: observe.Observers{s.metrics, s.records}, Limited: func(listener string, l proxy.Limit) {
 		s.refusals.Count(listener, string(l))
