@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"slices"
 
 	"sallyport/transport"
 )
@@ -39,9 +40,30 @@ func (l *Listener) Hand() ([]*os.File, error) {
 	return nil, fmt.Errorf("%s: no socket to hand over", l.Name)
 }
 
+// Listening are the listeners whose sockets are open: those that a reload has removed, and
+// whose associations still live, among them.
+func (p *Program) Listening() []*Listener {
+	return slices.DeleteFunc(slices.Concat(p.Listeners, p.left), func(l *Listener) bool {
+		a, ok := l.Acceptor.(reopener)
+		return ok && a.Ended()
+	})
+}
+
+// Systemd are the sockets that systemd gave, without the file where a listener reads
+// datagrams from it: one alone can, and it is handed over as the listener's.
+func (p *Program) Systemd() []transport.SystemdSocket {
+	list, all := transport.SystemdSockets(), p.Listening()
+	for i := range list {
+		if slices.ContainsFunc(all, func(l *Listener) bool { return l.from.Datagram() && l.where.Systemd == list[i].Name }) {
+			list[i].File = nil
+		}
+	}
+	return list
+}
+
 // Leave ends accepting, for another process has the sockets. Flows go on.
 func (p *Program) Leave() {
-	for _, l := range p.Listeners {
+	for _, l := range p.Listening() {
 		if a, ok := l.Acceptor.(interface{ Leave() error }); ok {
 			_ = a.Leave() // whatever comes of it, the other one accepts
 		}

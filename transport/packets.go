@@ -163,6 +163,9 @@ func ListenPackets(ctx context.Context, listener string, w Where, o PacketOption
 	var err error
 	if len(o.Inherited) > 0 {
 		err = a.inherit(o.Inherited)
+		if err == nil && w.Systemd != "" {
+			err = handedOver().keepRead(w.Systemd, o.Inherited[0])
+		}
 	} else {
 		a.sockets, err = listenPackets(ctx, w, o.Sockets)
 	}

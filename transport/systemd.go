@@ -7,17 +7,107 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
 )
 
-// handedOver are the sockets of sd_listen_fds(3). They come once a process, by
-// its environment, which is why this is a global. They stay open for good, so
-// that a reload can listen on them anew and no client is refused in between.
-var handedOver = sync.OnceValue(func() []*os.File { return activation.Files(true) })
+// SystemdSocket is a socket of sd_listen_fds(3).
+type SystemdSocket struct {
+	Name string
+	File *os.File // nil: it is there, and another process reads its datagrams
+}
+
+// handedOver are those that came to this process. systemd's come once, by its
+// environment, and those that the process before had when it is taken over, which is
+// why this is a global. They stay open for good, so that a reload can listen on them
+// anew and no client is refused in between.
+var handedOver = sync.OnceValue(func() *systemdSockets {
+	s := new(systemdSockets)
+	for _, f := range activation.Files(true) {
+		s.list = append(s.list, SystemdSocket{f.Name(), f})
+	}
+	return s
+})
+
+type systemdSockets struct {
+	mu   sync.Mutex
+	list []SystemdSocket
+}
+
+// SystemdSockets are the sockets that systemd gave, to this process or one before it.
+// Their files are not the caller's to close.
+func SystemdSockets() []SystemdSocket {
+	s := handedOver()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.list)
+}
+
+// InheritSystemd keeps those of another process beside our own, which go first where
+// they have the same name. Who calls it closes the files that it gave.
+func InheritSystemd(list []SystemdSocket) error {
+	s := handedOver()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ours := slices.Clone(s.list)
+	for _, one := range list {
+		if slices.ContainsFunc(ours, one.named) {
+			continue
+		}
+		if err := s.keep(one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s SystemdSocket) named(o SystemdSocket) bool { return o.Name == s.Name }
+
+// keep adds one, by a descriptor of our own.
+func (s *systemdSockets) keep(one SystemdSocket) error {
+	if one.File != nil {
+		f, err := duplicate(one.File, one.Name)
+		if err != nil {
+			return fmt.Errorf("systemd's socket %q: %w", one.Name, err)
+		}
+		one.File = f
+	}
+	s.list = append(s.list, one)
+	return nil
+}
+
+// keepRead keeps f where it is known by name alone so far: it is we who read it now.
+func (s *systemdSockets) keepRead(name string, f *os.File) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	unread := func(o SystemdSocket) bool { return o.Name == name && o.File == nil }
+	if !slices.ContainsFunc(s.list, unread) {
+		return nil
+	}
+	s.list = slices.DeleteFunc(s.list, unread)
+	return s.keep(SystemdSocket{name, f})
+}
+
+// duplicate gives what f is once more, under that name.
+func duplicate(f *os.File, name string) (*os.File, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	if e := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); e != nil {
+		return nil, e
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
 
 func listenSystemd(name string) (*source, error) {
-	f, err := byName(handedOver(), name)
+	f, err := byName(SystemdSockets(), name)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +153,7 @@ func sourceOf(l net.Listener) (*source, error) {
 // packetsOfSystemd gives the socket of that name. It is one, whatever the number of
 // processors, since only who binds an address can share it.
 func packetsOfSystemd(name string) (*packetSocket, error) {
-	f, err := byName(handedOver(), name)
+	f, err := byName(SystemdSockets(), name)
 	if err != nil {
 		return nil, err
 	}
@@ -94,16 +184,18 @@ func packetsOfFile(f *os.File) (*packetSocket, error) {
 	return s, nil
 }
 
-func byName(files []*os.File, name string) (*os.File, error) {
+func byName(sockets []SystemdSocket, name string) (*os.File, error) {
 	var found []*os.File
 	var names []string
-	for _, f := range files {
-		if f.Name() == name {
-			found = append(found, f)
+	for _, s := range sockets {
+		if s.Name == name {
+			found = append(found, s.File)
 		}
-		names = append(names, f.Name())
+		names = append(names, s.Name)
 	}
 	switch {
+	case len(found) == 1 && found[0] == nil:
+		return nil, inWords(syscall.EADDRINUSE, "the process before this one read datagrams from it for another listener, and may still, to the end of its associations; restart to have it")
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:

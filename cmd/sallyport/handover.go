@@ -53,12 +53,15 @@ const (
 const (
 	paneOffer    = "pane "
 	drainedOffer = "drained " // the address of a server that gets no new flows
+	systemdOffer = "systemd " // the name of a socket, which comes with it unless a listener's is the same
 )
 
-// Bounds of the servers that are taken out.
+// Bounds of what is taken over besides.
 const (
 	mostDrained        = 4096
 	mostDrainedAddress = 1024 // bytes
+	mostSystemd        = 1024
+	mostSystemdName    = 255 // bytes, as systemd has it
 )
 
 // mostAsking bounds those who have connected at one time.
@@ -172,10 +175,14 @@ func (s *service) handOver(c *net.UnixConn, door *transport.Door) error {
 // offerAll gives the token of the last offer.
 func (s *service) offerAll(c *net.UnixConn) (string, error) {
 	s.mu.Lock()
-	listeners, panes, drained := s.program.Listeners, maps.Clone(s.panes), s.program.Servers().Drained()
+	listeners, systemd := s.program.Listening(), s.program.Systemd()
+	panes, drained := maps.Clone(s.panes), s.program.Servers().Drained()
 	s.mu.Unlock()
 	for _, l := range listeners {
 		handed, err := l.Hand()
+		if errors.Is(err, net.ErrClosed) && !slices.Contains(s.program.Listeners, l) {
+			continue // its last association has just ended
+		}
 		if err == nil {
 			_, err = sendOffer(c, offer{Key: l.Key()}, handed...)
 		}
@@ -192,6 +199,15 @@ func (s *service) offerAll(c *net.UnixConn) (string, error) {
 			return "", fmt.Errorf("handing over %s: %w", key, err)
 		}
 	}
+	for _, one := range systemd {
+		var files []*os.File
+		if one.File != nil {
+			files = append(files, one.File)
+		}
+		if _, err := sendKept(c, offer{Key: systemdOffer + one.Name}, files...); err != nil {
+			return "", fmt.Errorf("handing over systemd:%s: %w", one.Name, err)
+		}
+	}
 	for _, addr := range drained {
 		if _, err := sendOffer(c, offer{Key: drainedOffer + addr}); err != nil {
 			return "", fmt.Errorf("handing over what is drained: %w", err)
@@ -203,6 +219,11 @@ func (s *service) offerAll(c *net.UnixConn) (string, error) {
 // sendOffer gives the offer's token, once c has acknowledged it.
 func sendOffer(c *net.UnixConn, o offer, files ...*os.File) (string, error) {
 	defer closeFiles(files)
+	return sendKept(c, o, files...)
+}
+
+// sendKept leaves the files open.
+func sendKept(c *net.UnixConn, o offer, files ...*os.File) (string, error) {
 	o.Token = rand.Text()
 	text, err := json.Marshal(o)
 	if err != nil {
@@ -223,6 +244,7 @@ type predecessor struct {
 	panes  map[string]*os.File
 
 	drained []string // addresses of servers that it has taken out
+	systemd []transport.SystemdSocket
 }
 
 // takeOver fetches the sockets of the process behind path.
@@ -266,6 +288,9 @@ func (p *predecessor) take(key string, files []*os.File) error {
 		closeFiles(files)
 		return p.takeDrained(addr)
 	}
+	if name, ok := strings.CutPrefix(key, systemdOffer); ok {
+		return p.takeSystemd(name, files)
+	}
 	if !strings.HasPrefix(key, paneOffer) {
 		p.handed[key] = files
 		return nil
@@ -288,12 +313,37 @@ func (p *predecessor) takeDrained(addr string) error {
 	return nil
 }
 
-// inherit has the program go by what the other process has handed over.
-func (s *service) inherit() {
+func (p *predecessor) takeSystemd(name string, files []*os.File) error {
+	switch {
+	case len(p.systemd) == mostSystemd:
+		return fmt.Errorf("more than %d sockets of systemd's", mostSystemd)
+	case name == "" || len(name) > mostSystemdName || len(files) > 1:
+		return fmt.Errorf("%.100q comes with %d sockets of systemd's", name, len(files))
+	}
+	one := transport.SystemdSocket{Name: name}
+	if len(files) == 1 {
+		one.File = files[0]
+	}
+	p.systemd = append(p.systemd, one)
+	return nil
+}
+
+// inherit has the program go by what the process behind door hands over; "" is nobody.
+func (s *service) inherit(door string) (err error) {
+	if door == "" {
+		return nil
+	}
+	if s.before, err = takeOver(door); err != nil {
+		return err
+	}
+	if err := transport.InheritSystemd(s.before.systemd); err != nil {
+		return fmt.Errorf("taking over: %w", err)
+	}
 	s.program.Inherit(s.before.handed)
 	if known := s.program.Servers().KeepOut(s.before.drained); len(known) > 0 {
 		s.log.Info("drained before, and so still: these servers get no new flows", "servers", strings.Join(known, ","))
 	}
+	return nil
 }
 
 // receive takes one offer, and acknowledges it.
@@ -344,7 +394,10 @@ func (p *predecessor) release() {
 		closeFiles(files)
 	}
 	closeFiles(slices.Collect(maps.Values(p.panes)))
-	p.handed, p.panes = nil, nil
+	for _, one := range p.systemd {
+		one.File.Close() // of nil, an error that changes nothing
+	}
+	p.handed, p.panes, p.systemd = nil, nil, nil
 }
 
 func closeFiles(files []*os.File) {
@@ -353,8 +406,11 @@ func closeFiles(files []*os.File) {
 	}
 }
 
-// Close ends it, whatever has come of it.
+// Close ends it, whatever has come of it. A nil one has nothing to end.
 func (p *predecessor) Close() {
+	if p == nil {
+		return
+	}
 	p.release()
 	p.c.Close()
 }

@@ -81,12 +81,9 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(ends)
 
-	if door != "" {
-		if s.before, err = takeOver(door); err != nil {
-			return failure{err, exitFailed}
-		}
-		defer s.before.Close()
-		s.inherit()
+	defer func() { s.before.Close() }()
+	if err = s.inherit(door); err != nil {
+		return failure{err, exitFailed}
 	}
 	s.engine = &proxy.Engine{Observer: observe.Observers{s.metrics, s.records}, Limited: func(listener string, l proxy.Limit) {
 		s.refusals.Count(listener, string(l))
