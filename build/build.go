@@ -50,6 +50,7 @@ type Options struct {
 type Program struct {
 	Listeners []*Listener
 	Warnings  []string
+	Errors    []string    // which stop nothing here, and will at clients
 	Logs      []io.Closer // key logs, to close at the end
 	Lasting   *Lasting
 	Expiries  []credential.Expiry // of our own certificates, the next one first
@@ -249,10 +250,14 @@ func at(pos config.Pos, text string) string {
 	return text
 }
 
-func (b *builder) warn(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	if !slices.Contains(b.program.Warnings, text) {
-		b.program.Warnings = append(b.program.Warnings, text)
+func (b *builder) warn(format string, args ...any) { once(&b.program.Warnings, format, args) }
+
+// cry is of what clients will not take, although we can run.
+func (b *builder) cry(format string, args ...any) { once(&b.program.Errors, format, args) }
+
+func once(list *[]string, format string, args []any) {
+	if text := fmt.Sprintf(format, args...); !slices.Contains(*list, text) {
+		*list = append(*list, text)
 	}
 }
 

@@ -28,7 +28,7 @@ type holds struct {
 // certificates.
 type hold struct {
 	match    string // by which a route is known again
-	staple   bool
+	staple   stapling
 	listener *Listener
 	disk     *credential.Store
 	certs    []ownCert // of disk
@@ -72,7 +72,7 @@ func (h *hold) compose() {
 const mostHosts = 64
 
 // holding makes a route's credential wait for DNS; follow makes it ready.
-func (b *builder) holding(c *config.Route, disk *credential.Store) (credential.Source, error) {
+func (b *builder) holding(l *config.Listener, c *config.Route, disk *credential.Store) (credential.Source, error) {
 	if _, err := b.resolver(); err != nil {
 		return nil, fmt.Errorf("tlsa: %w", err)
 	}
@@ -80,7 +80,7 @@ func (b *builder) holding(c *config.Route, disk *credential.Store) (credential.S
 	if err != nil {
 		return nil, err
 	}
-	h := &hold{match: string(matched), staple: bool(c.Staple), disk: disk}
+	h := &hold{match: string(matched), staple: staplingOf(l, c), disk: disk}
 	h.shown.Store(disk)
 	all := disk.Credentials()
 	for _, own := range all {
@@ -145,7 +145,7 @@ func (b *builder) follow(l *Listener) {
 
 // follow is where a certificate of the files is first told from one that is shown.
 // What the program that runs shows is not changed: this one may come to nothing.
-func (h *hold) follow(all []*hold, leaves map[string]*leaf, now time.Time, staples func(bool) credential.Staple) {
+func (h *hold) follow(all []*hold, leaves map[string]*leaf, now time.Time, staples func(stapling) credential.Staple) {
 	same := slices.DeleteFunc(slices.Clone(all), func(o *hold) bool { return o.match != h.match })
 	if len(same) == 0 {
 		same = all

@@ -93,7 +93,7 @@ func (r *rehearsal) load(leaves ...*ca.Leaf) *hold {
 		h.certs = append(h.certs, ownCert{Credential: c, names: names, hosts: hostsOf(names)})
 	}
 	h.listener = &Listener{Socket: &Socket{Acceptor: bound{}}}
-	h.follow(r.holds.at[h.listener.address()], map[string]*leaf{}, time.Now(), func(bool) credential.Staple { return nil })
+	h.follow(r.holds.at[h.listener.address()], map[string]*leaf{}, time.Now(), func(stapling) credential.Staple { return nil })
 	w := &waiting{holds: &r.holds, all: []*hold{h}, now: time.Now, log: slog.New(slog.NewTextHandler(&r.log, nil)),
 		resolver: func() verify.TLSA { return r.zone }}
 	ctx, cancel := context.WithCancel(r.Context())

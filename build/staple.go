@@ -3,23 +3,53 @@ package build
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 
+	"sallyport/config"
 	"sallyport/credential"
 	"sallyport/revoke"
 )
 
-// staples gives who has the answers about our own certificates, nil where none are
-// to be stapled.
-func (b *builder) staples(on bool) credential.Staple {
-	if !on {
+// stapling is whether answers about our own certificates go with them.
+type stapling int
+
+const (
+	stapleNever stapling = iota // as in DTLS, whose clients cannot expect any
+	stapleOff                   // somebody said so
+	stapleOn
+)
+
+// staplingOf is what c says for clients of l.
+func staplingOf(l *config.Listener, c *config.Route) stapling {
+	switch {
+	case l.From.Datagram():
+		return stapleNever
+	case bool(c.Staple):
+		return stapleOn
+	}
+	return stapleOff
+}
+
+// staples gives who has the answers about our own certificates, nil where no client
+// expects any.
+func (b *builder) staples(s stapling) credential.Staple {
+	switch s {
+	case stapleNever:
 		return nil
+	case stapleOff:
+		return func(leaf, _ *x509.Certificate) func() []byte {
+			b.neverStapled(leaf, "`staple` is off here")
+			return nil
+		}
 	}
 	return func(leaf, issuer *x509.Certificate) func() []byte {
-		if len(leaf.OCSPServer) == 0 {
-			if revoke.MustStaple(leaf) {
-				b.warn("our certificate of %.120q asks for a stapled answer (must-staple) and names no OCSP responder: clients will refuse it", leaf.Subject.String())
-			}
+		switch {
+		case len(leaf.OCSPServer) == 0:
+			b.neverStapled(leaf, "it names no OCSP responder")
+			return nil
+		case len(revoke.Responders(leaf)) == 0:
+			b.neverStapled(leaf, fmt.Sprintf("%.120q is no http:// responder, and others are not asked", leaf.OCSPServer[0]))
 			return nil
 		}
 		s, err := b.stapler()
@@ -28,11 +58,15 @@ func (b *builder) staples(on bool) credential.Staple {
 			return nil
 		}
 		own := s.Of(leaf, issuer)
-		if own == nil {
-			return nil
-		}
 		b.own = append(b.own, own)
 		return own.Staple
+	}
+}
+
+// neverStapled cries where leaf must not go without what it will not get.
+func (b *builder) neverStapled(leaf *x509.Certificate, why string) {
+	if revoke.MustStaple(leaf) {
+		b.cry("our certificate of %.120q (serial %x) asks for a stapled answer (must-staple), and %s: clients will refuse it", leaf.Subject.String(), leaf.SerialNumber, why)
 	}
 }
 

@@ -97,12 +97,12 @@ func (b *builder) inbound(l *config.Listener, ech *secure.ECHKeys, c *config.Rou
 		return nil, p, err
 	}
 	if len(c.Cert) > 0 {
-		store, err := b.credential(c.Cert, c.Key, c.Unsafe, bool(c.Staple) && !l.From.Datagram())
+		store, err := b.credential(c.Cert, c.Key, c.Unsafe, staplingOf(l, c))
 		if err != nil {
 			return nil, p, err
 		}
 		if common.Credential = store; c.TLSA == config.TLSAHold {
-			if common.Credential, err = b.holding(c, store); err != nil {
+			if common.Credential, err = b.holding(l, c, store); err != nil {
 				return nil, p, err
 			}
 		}
@@ -188,7 +188,7 @@ func (b *builder) outbound(l *config.Listener, c *config.Route) (flow.Layer, par
 		return nil, p, err
 	}
 	if len(c.To.Cert) > 0 {
-		if common.Credential, err = b.credential(c.To.Cert, c.To.Key, c.Unsafe, false); err != nil {
+		if common.Credential, err = b.credential(c.To.Cert, c.To.Key, c.Unsafe, stapleNever); err != nil {
 			return nil, p, err
 		}
 	}
@@ -342,8 +342,8 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return a.Prefix(a.BitLen())
 }
 
-func (b *builder) credential(certs, keys []string, u config.Unsafe, staple bool) (*credential.Store, error) {
-	id := fmt.Sprintf("%q %q %t %t", certs, keys, u.KeyMode, staple)
+func (b *builder) credential(certs, keys []string, u config.Unsafe, staple stapling) (*credential.Store, error) {
+	id := fmt.Sprintf("%q %q %t %d", certs, keys, u.KeyMode, staple)
 	if s, ok := b.stores[id]; ok {
 		return s, nil
 	}

@@ -58,12 +58,15 @@ func NewStapler(c *Fetcher, say func(urgent bool, text string)) *Stapler {
 	return &Stapler{cache: c, say: say, wake: make(chan struct{}, 1)}
 }
 
+// Responders are those that are asked about cert: of what it names, the good ones.
+func Responders(cert *x509.Certificate) []string { return places(cert.OCSPServer) }
+
 // Of gives what is to be handed to Run: of a certificate that Run works on already
 // the same again, with its answer, so that a reload takes none away; of another one
 // with what is kept of it. It is nil where cert has no responder, which is normal.
 // An issuer that is nil is fetched.
 func (s *Stapler) Of(cert, issuer *x509.Certificate) *Stapled {
-	if len(places(cert.OCSPServer)) == 0 {
+	if len(Responders(cert)) == 0 {
 		return nil
 	}
 	s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -120,7 +121,7 @@ confined itself to what its own file named.`,
 			return err
 		}
 		defer program.Close()
-		for _, w := range append(warnings, program.Warnings...) {
+		for _, w := range slices.Concat(warnings, program.Errors, program.Warnings) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
 		}
 		for _, l := range program.Listeners {

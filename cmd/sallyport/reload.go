@@ -112,6 +112,9 @@ func (s *service) replace(accepting context.Context, cause string) error {
 	for _, w := range append(program.Warnings, needsRestart(stays(s.file), stays(file))...) {
 		s.log.Warn(w)
 	}
+	for _, e := range program.Errors {
+		s.log.Error(e)
+	}
 	file.Log.Format, file.StateDir, file.Unsafe.NoSandbox, file.Limits, file.User = s.file.Log.Format, s.file.StateDir, s.file.Unsafe.NoSandbox, s.file.Limits, s.file.User
 	announce(s.log, program, s.program)
 	s.sayListening(change.Added)

@@ -73,6 +73,9 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	for _, w := range append(warnings, s.program.Warnings...) {
 		s.log.Warn(w)
 	}
+	for _, e := range s.program.Errors {
+		s.log.Error(e)
+	}
 	announce(s.log, s.program, nil)
 
 	// Whoever read our log has gone: that is no reason to end.

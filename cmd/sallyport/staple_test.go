@@ -108,10 +108,17 @@ func TestStapleMust(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	run := func(cert string) *testnet.Program {
-		return start(t, "proxy", "tls://127.0.0.1:0", "tcp://"+serveEach(t, echo), "--cert", cert)
+	run := func(cert string, more ...string) *testnet.Program {
+		return start(t, append([]string{"proxy", "tls://127.0.0.1:0", "tcp://" + serveEach(t, echo), "--cert", cert}, more...)...)
 	}
-	p := run(dir)
+	p := run(dir, "--staple", "off")
+	if r := p.Logged("`staple` is off here", 1); r.Text("level") != "ERROR" {
+		t.Errorf("said at %s", r.Text("level"))
+	}
+	if got := stapledBy(t, p.Addr(""), d.Pool(), false); !got.Equal(other.Cert) {
+		t.Errorf("%s is shown where none is ever stapled", got.Subject)
+	}
+	p = run(dir)
 	if got := stapledBy(t, p.Addr(""), d.Pool(), false); !got.Equal(other.Cert) {
 		t.Errorf("%s is shown without a staple", got.Subject)
 	}

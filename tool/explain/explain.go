@@ -283,11 +283,12 @@ func verified(to *config.To) string {
 }
 
 func (s Subject) unsafe(w *writer) {
-	if len(s.Program.Warnings) == 0 {
+	list := slices.Concat(s.Program.Errors, s.Program.Warnings)
+	if len(list) == 0 {
 		return
 	}
 	w.line(0, "unsafe, or to be known:")
-	for _, text := range s.Program.Warnings {
+	for _, text := range list {
 		w.line(1, "%s", text)
 	}
 	w.line(0, "")
