@@ -163,6 +163,12 @@ func TestProbeSaysWhatElseThereIs(t *testing.T) {
 	}
 	staple := write(t, "staple.der", string(respond(t, d.delegate, d.good(leaf.Cert))))
 	server := d.sServer(t, cert, "-cert_chain", write(t, "chain.pem", string(d.inter.CertPEM())), "-status_file", staple)
+	// Who sends the leaf twice, as some do, has sent its issuer all the same.
+	twice := d.sServer(t, cert, "-cert_chain", write(t, "twice.pem", string(leaf.CertPEM())+string(d.inter.CertPEM())), "-status_file", staple)
+	reports, _ := probeJSON(t, "tls://"+twice.addr, "--to-ca", d.anchors, "--to-name", "a.example.test")
+	if !slices.ContainsFunc(reports[0].Extras, func(e probe.Extra) bool { return strings.HasPrefix(e.Text, "good, of ") }) {
+		t.Errorf("with the leaf twice: %v", reports[0].Extras)
+	}
 	site.leaves["here"], site.servers["here"] = leaf, server.addr
 	record := site.record(t, "here", 3, 1, dane.SHA256)
 	site.publish(t, "svc.example.test", "here", record, "3 2 1 "+strings.Repeat("0", 64))

@@ -2,7 +2,9 @@ package probe
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"fmt"
+	"slices"
 
 	"sallyport/build"
 	"sallyport/ct"
@@ -10,15 +12,22 @@ import (
 	"sallyport/verify"
 )
 
-// stapled says what the OCSP response that came with the handshake is worth.
-func stapled(p *verify.Presented) []Extra {
-	switch {
-	case len(p.Staple) == 0:
+// stapled says what the OCSP response that came with the handshake is worth. The order
+// of what was sent says nothing about who issued the leaf, and on paths there may be
+// who was not sent.
+func stapled(p *verify.Presented, paths [][]*x509.Certificate) []Extra {
+	if len(p.Staple) == 0 {
 		return nil
-	case len(p.Chain) < 2:
-		return []Extra{{"staple", "one that nobody can judge, since the server sent no issuer"}}
 	}
-	a, err := revoke.JudgeOCSP(p.Staple, p.Chain[0], p.Chain[1], p.Now)
+	all := p.Chain[1:]
+	for _, path := range paths {
+		all = append(slices.Clone(all), path[1:]...)
+	}
+	i := slices.IndexFunc(all, func(c *x509.Certificate) bool { return p.Chain[0].CheckSignatureFrom(c) == nil })
+	if i < 0 {
+		return []Extra{{"staple", "one that nobody can judge, since the server did not send the certificate of its issuer"}}
+	}
+	a, err := revoke.JudgeOCSP(p.Staple, p.Chain[0], all[i], p.Now)
 	switch {
 	case err != nil:
 		return []Extra{{"staple", "does not count: " + err.Error()}}

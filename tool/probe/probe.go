@@ -48,8 +48,9 @@ func Server(ctx context.Context, by []*build.Prober) *Report {
 		for _, c := range seen.p.Chain {
 			r.Chain = append(r.Chain, certificate(c, seen.p.Now))
 		}
-		r.Extras = append(stapled(seen.p), timestamps(p, seen.p)...)
-		r.Verdicts = judged(ctx, p, seen.p)
+		var paths [][]*x509.Certificate
+		r.Verdicts, paths = judged(ctx, p, seen.p)
+		r.Extras = append(stapled(seen.p, paths), timestamps(p, seen.p)...)
 	}
 	if p.TLSA != nil {
 		r.Extras = append(r.Extras, records(ctx, p)...)
@@ -186,9 +187,9 @@ func (w *witness) Verify(ctx context.Context, p *verify.Presented) (*verify.Iden
 }
 
 // judged asks each verifier by itself. One that only repeats what the first, PKIX,
-// refuses for has nothing of its own to say.
-func judged(ctx context.Context, p *build.Prober, seen *verify.Presented) []Verdict {
-	list := make([]Verdict, len(p.Judges))
+// refuses for has nothing of its own to say. The paths are those that PKIX has found.
+func judged(ctx context.Context, p *build.Prober, seen *verify.Presented) (list []Verdict, paths [][]*x509.Certificate) {
+	list = make([]Verdict, len(p.Judges))
 	var all sync.WaitGroup
 	for i, j := range p.Judges {
 		all.Go(func() {
@@ -197,12 +198,15 @@ func judged(ctx context.Context, p *build.Prober, seen *verify.Presented) []Verd
 			mine := *seen
 			id, err := j.Verify(ctx, &mine)
 			list[i] = verdict(j.Name, id, err)
+			if i == 0 && err == nil {
+				paths = id.Chains()
+			}
 		})
 	}
 	all.Wait()
 	return slices.DeleteFunc(list, func(v Verdict) bool {
 		return v.By != list[0].By && !v.Passes && v.Reason == list[0].Reason && v.Text == list[0].Text
-	})
+	}), paths
 }
 
 func verdict(by string, id *verify.Identity, err error) Verdict {
