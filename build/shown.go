@@ -12,6 +12,7 @@ import (
 // Shown is a certificate that a route shows to its clients.
 type Shown struct {
 	Route     string
+	File      string
 	Port      uint16 // 0 where a socket of systemd or a unix socket has none that is known
 	Transport string
 	Chain     []*x509.Certificate
@@ -41,10 +42,11 @@ func ShownBy(f *config.File, o Options) ([]Shown, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", named(c.Pos, c.Name), err)
 			}
-			for _, held := range store.Credentials() {
+			files := store.Expiries() // in the same order
+			for n, held := range store.Credentials() {
 				if leaf := string(held.Chain[0].Raw); !seen[leaf] {
 					seen[leaf] = true
-					all = append(all, Shown{c.Name, l.From.Port, transportOf(l.From), held.Chain})
+					all = append(all, Shown{c.Name, files[n].File, l.From.Port, transportOf(l.From), held.Chain})
 				}
 			}
 		}

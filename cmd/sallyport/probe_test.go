@@ -144,6 +144,10 @@ func TestProbeDTLS(t *testing.T) {
 			t.Fatalf("%v, without %q:\n%s", err, want, out)
 		}
 	}
+	record := mustExecute(t, "", testnet.Binary(t), "tlsa", c.site, "coap.test:5684", "--udp")
+	if got := mustExecute(t, "", testnet.Binary(t), "tlsa", "dtls://"+secure, "coap.test:5684"); got != record || !strings.HasPrefix(got, "_5684._udp.coap.test. ") {
+		t.Errorf("tlsa: %s, want %s", got, record)
+	}
 	file := write(t, "sallyport.yaml", fmt.Sprintf("listeners: [{from: \"udp://127.0.0.1:0\", name: things, to: {addr: \"dtls://%s\", name: coap.test, ca: %s}}]", secure, c.anchors))
 	reports, good := probeJSON(t, "-c", file)
 	if r := reports[0]; !good || taken(r.Versions) != "DTLS 1.2" || r.Routes[0].By != "things" || len(r.Chain) == 0 || r.Verdicts[0].By != "pkix" || !r.Verdicts[0].Passes {

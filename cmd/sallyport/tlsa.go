@@ -35,12 +35,12 @@ type tlsaFlags struct {
 
 func newTLSA() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "tlsa CERT|tls://HOST:PORT [HOST:PORT] [flags]",
+		Use:   "tlsa CERT|tls://HOST:PORT|dtls://HOST:PORT [HOST:PORT] [flags]",
 		Short: "Print the TLSA records (DANE) of certificates, and check those in DNS",
 		Long: `Print the TLSA records (DANE) of certificates, and check those in DNS.
 
 The certificates are in the file CERT, or are what the server at tls://HOST:PORT
-shows, or with -c what the listeners of a file show; [HOST:PORT] is where clients
+or dtls://HOST:PORT shows, or with -c what the listeners of a file show; [HOST:PORT] is where clients
 find them, HOST alone the port of the listener, or 443. With --check nothing is
 printed for a zone: the records that are published are held against the
 certificates, and for each it is said from when on it is safe to serve. The exit
@@ -116,7 +116,13 @@ func (o *tlsaFlags) places(ctx context.Context, flags *config.Flags, args []stri
 		return nil, nil, errors.New("CERT is missing\nhint: sallyport tlsa site.pem mail.example:465, or -c FILE")
 	}
 	at := strings.Join(args[1:], "")
+	from, transport := "tcp://127.0.0.1:0", "tcp"
 	remote, served := strings.CutPrefix(args[0], "tls://")
+	if !served {
+		if remote, served = strings.CutPrefix(args[0], "dtls://"); served {
+			from, transport = "udp://127.0.0.1:0", "udp"
+		}
+	}
 	if served && at == "" {
 		at = remote
 	}
@@ -124,12 +130,12 @@ func (o *tlsaFlags) places(ctx context.Context, flags *config.Flags, args []stri
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &tlsa.Place{From: filepath.Base(args[0]), Host: host, Port: port, Transport: o.transport("tcp")}
+	p := &tlsa.Place{From: filepath.Base(args[0]), Host: host, Port: port, Transport: o.transport(transport)}
 	to := args[0]
 	if !served {
 		to = "tls://localhost:1" // nobody goes there
 	}
-	file, err := flags.File("tcp://127.0.0.1:0", []string{to}, options())
+	file, err := flags.File(from, []string{to}, options())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -169,7 +175,7 @@ func (o *tlsaFlags) ofRoutes(shown []build.Shown, host string, port uint16) ([]*
 			hosts = []string{host}
 		}
 		for _, h := range hosts {
-			p := &tlsa.Place{From: "route " + s.Route, Host: h, Port: s.Port, Transport: o.transport(s.Transport), Chain: s.Chain}
+			p := &tlsa.Place{From: fmt.Sprintf("route %s (%s)", s.Route, s.File), Host: h, Port: s.Port, Transport: o.transport(s.Transport), Chain: s.Chain}
 			if port != 0 {
 				p.Port = port
 			}

@@ -167,6 +167,15 @@ func TestTLSACheck(t *testing.T) {
 			t.Errorf("%s: %+v", host, r)
 		}
 	}
+	for host, want := range map[string]string{
+		"none.example.test": "does not pass; publish, and serve it one TTL later:\n", "svc.insecure.test": "does not pass; have the zone signed (DNSSEC), then publish, and serve it",
+		"svc.bogus.test": "mend the signatures of the zone (DNSSEC) first\n", "svc.lame.test": "does not pass: nothing is known of its records\n",
+	} {
+		out, err := execute(t, "", program, "tlsa", "--check", "--resolver-addr", "udp://"+d.Resolver, served, host+":"+port)
+		if err == nil || !strings.Contains(out, want) || strings.Contains(out, "publish, and") != strings.Contains(want, "publish, and") {
+			t.Errorf("%s, without %q:\n%s", host, want, out)
+		}
+	}
 	text, _ := execute(t, "", program, "tlsa", "--check", "--resolver-addr", "udp://"+d.Resolver, served, at)
 	for _, want := range []string{"is of what " + s.servers["self"] + " shows", "passes by 3 1 1", "safe to serve from 20", "is of none of these"} {
 		if !strings.Contains(text, want) {
@@ -211,8 +220,8 @@ listeners:
 	if !good || len(reports) != 2 || len(reports[0].Certificates) != 2 || len(reports[0].Records) != 2 || len(reports[1].Certificates) != 1 {
 		t.Errorf("%+v", reports)
 	}
-	if out, err := execute(t, "", program, "tlsa", "-c", file, "--check", "--resolver-addr", "udp://"+d.Resolver); err == nil || !strings.Contains(out, "no records (DNSSEC: secure)") {
-		t.Errorf("b.example.test has none: %v\n%s", err, out)
+	if out, err := execute(t, "", program, "tlsa", "-c", file, "--check", "--resolver-addr", "udp://"+d.Resolver); err == nil || !strings.Contains(out, "no records (DNSSEC: secure)") || !strings.Contains(out, "("+rsa+"): passes") || !strings.Contains(out, "("+ecdsa+"): passes") {
+		t.Errorf("each by its file, and b.example.test has none: %v\n%s", err, out)
 	}
 }
 

@@ -93,7 +93,7 @@ type Judged struct {
 	Passes bool      `json:"passes"`
 	By     string    `json:"by,omitempty"`
 	Safe   time.Time `json:"safe_from,omitzero"` // when nobody has records from before these any more
-	Needs  string    `json:"needs,omitempty"`    // the record to publish
+	Needs  string    `json:"needs,omitempty"`    // the record to publish; "" where others have to be mended first
 }
 
 // Good says that every certificate passes by records that count.
@@ -134,7 +134,7 @@ func Check(ctx context.Context, at Records, places []*Place, f Form, now time.Ti
 		}
 		if j.Passes = j.By != ""; j.Passes {
 			j.Safe = now.Add(s.TTL).UTC().Truncate(time.Second)
-		} else if line, err := f.Line(p); err == nil {
+		} else if line, err := f.Line(p); err == nil && (s.State == dane.Secure || s.State == dane.Insecure) {
 			j.Needs = line
 		}
 		r.Certificates = append(r.Certificates, j)
@@ -192,13 +192,26 @@ func (r *Report) Text() string {
 			fmt.Fprintf(&b, "  %s: passes by %s; if that is new, it is safe to serve from %s on (TTL %d s)\n", j.From, j.By, j.Safe.Format(time.RFC3339), r.TTL)
 			continue
 		}
-		fmt.Fprintf(&b, "  %s: does not pass", j.From)
-		if j.Needs != "" {
-			fmt.Fprintf(&b, "; publish, and serve it one TTL later:\n    %s", j.Needs)
-		}
-		b.WriteString("\n")
+		fmt.Fprintf(&b, "  %s: does not pass%s\n", j.From, r.remedy(j))
 	}
 	return b.String()
+}
+
+// remedy is what has to be done for j to pass.
+func (r *Report) remedy(j Judged) string {
+	text, first := "", ""
+	switch r.State {
+	case dane.Failed.String():
+		return ": nothing is known of its records"
+	case dane.Bogus.String():
+		return ", whatever is published: mend the signatures of the zone (DNSSEC) first"
+	case dane.Insecure.String():
+		first = "have the zone signed (DNSSEC), then "
+	}
+	if j.Needs != "" {
+		text = fmt.Sprintf("; %spublish, and serve it one TTL later:\n    %s", first, j.Needs)
+	}
+	return text
 }
 
 // short cuts the data of whole certificates.
