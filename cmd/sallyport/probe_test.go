@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -92,6 +93,17 @@ func TestProbeOfAServerThatIsRefused(t *testing.T) {
 	reports, good = probeJSON(t, "tls://"+nobody)
 	if r := reports[0]; good || r.Reason != "dial_refused" || r.Chain != nil || r.Versions != nil {
 		t.Errorf("%+v", r)
+	}
+}
+
+// What fails for want of a certificate of ours says nothing about versions and groups.
+func TestProbeOfAServerThatWantsACertificate(t *testing.T) {
+	t.Parallel()
+	s := newStock(t)
+	d := s.sServer(t, s.ecdsa, "-Verify", "1", "-CAfile", s.anchors)
+	out, _ := execute(t, "", testnet.Binary(t), "probe", "tls://"+d.addr, "--to-ca", s.anchors)
+	if !regexp.MustCompile(`versions    TLS 1\.3; perhaps TLS 1\.2`).MatchString(out) {
+		t.Errorf("%s", out)
 	}
 }
 

@@ -139,7 +139,8 @@ func (r *Report) try(ctx context.Context, p *build.Prober, seen *verify.Presente
 				}
 			}
 			if err != nil {
-				t.Why = err.Error()
+				// Who wants a certificate of ours has taken the rest so far.
+				t.Unclear, t.Why = err.Reason == flow.ServerRejectedCert, err.Error()
 				return
 			}
 			t.OK = true
