@@ -32,6 +32,10 @@ func (n Needs) Denied(u User) error {
 		}
 	}
 	for _, p := range n.Keeps {
+		// The kernel would say that its rights are amiss, which is not the matter.
+		if info, err := os.Stat(p); err == nil && !info.IsDir() {
+			return fmt.Errorf("state is to be kept in %s, which is not a folder", p)
+		}
 		err := allowed(p, unix.R_OK|unix.W_OK|unix.X_OK)
 		if errors.Is(err, unix.EROFS) { // who keeps something there warns: it is in memory then
 			err = allowed(p, unix.R_OK|unix.X_OK)
