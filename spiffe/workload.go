@@ -86,7 +86,11 @@ func (o *watcher) OnX509ContextWatchError(err error) {
 	// It is tried again each few seconds, and need not be said each time.
 	if text := err.Error(); text != o.said && !errors.Is(err, context.Canceled) {
 		o.said = text
-		o.w.log.Warn("no word from the SPIFFE agent; what it said last holds", "addr", o.w.addr, "err", text)
+		now := "what it said last holds"
+		if !o.w.Known() {
+			now = "until it answers, who needs it is refused"
+		}
+		o.w.log.Warn("no word from the SPIFFE agent; "+now, "addr", o.w.addr, "err", text)
 	}
 }
 
