@@ -162,7 +162,8 @@ func nativeError(err *tls.CertificateVerificationError) error {
 	}
 	subject := ""
 	if len(err.UnverifiedCertificates) > 0 {
-		subject = fmt.Sprintf(" %q", err.UnverifiedCertificates[0].Subject.String())
+		leaf := err.UnverifiedCertificates[0]
+		subject = fmt.Sprintf(" %q (issued by %q)", leaf.Subject.String(), leaf.Issuer.String())
 	}
 	e := flow.Fail(reason, "the client's certificate%s: %w", subject, err.Err)
 	e.Refusal = &flow.Refusal{Inbound: true, Verifier: "pkix", Reason: string(code)}
