@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -109,12 +110,7 @@ func (s *service) replace(accepting context.Context, cause string) error {
 		return s.givenUp(needs, err)
 	}
 	survey.done(file)
-	for _, w := range append(program.Warnings, needsRestart(stays(s.file), stays(file))...) {
-		s.log.Warn(w)
-	}
-	for _, e := range program.Errors {
-		s.log.Error(e)
-	}
+	s.sayTroubles(program, needsRestart(stays(s.file), stays(file)))
 	file.Log.Format, file.StateDir, file.Unsafe.NoSandbox, file.Limits, file.User = s.file.Log.Format, s.file.StateDir, s.file.Unsafe.NoSandbox, s.file.Limits, s.file.User
 	announce(s.log, program, s.program)
 	s.sayListening(change.Added)
@@ -128,6 +124,16 @@ func (s *service) replace(accepting context.Context, cause string) error {
 	s.file, s.program = file, program
 	s.log.Info("reloaded", "cause", cause, "added", names(change.Added), "removed", names(change.Removed), "kept", names(change.Kept))
 	return nil
+}
+
+// sayTroubles logs what is not as it should be in program, and more.
+func (s *service) sayTroubles(program *build.Program, more []string) {
+	for _, e := range program.Errors {
+		s.log.Error(e)
+	}
+	for _, w := range slices.Concat(more, program.Warnings) {
+		s.log.Warn(w)
+	}
 }
 
 // bind binds what program and file have and s has not, or nothing. A unix socket that

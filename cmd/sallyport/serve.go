@@ -70,12 +70,7 @@ func serve(ctx context.Context, read func(config.Options) (*config.File, error),
 	for _, err := range posture.Harden() {
 		s.log.Warn(err.Error())
 	}
-	for _, w := range append(warnings, s.program.Warnings...) {
-		s.log.Warn(w)
-	}
-	for _, e := range s.program.Errors {
-		s.log.Error(e)
-	}
+	s.sayTroubles(s.program, warnings)
 	announce(s.log, s.program, nil)
 
 	// Whoever read our log has gone: that is no reason to end.
