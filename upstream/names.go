@@ -100,7 +100,7 @@ func (g *together[V]) ask(ctx context.Context, name string, look func(context.Co
 		v, _ = got.Val.(V)
 		return v, got.Err
 	case <-ctx.Done():
-		return v, asDNS(ctx, name, ctx.Err())
+		return v, asDNS(ctx, name, late(ctx))
 	}
 }
 
@@ -145,6 +145,14 @@ func (n *Name) complain(err error) {
 		return
 	}
 	n.log.Warn("a server's name does not resolve any more: its last addresses are kept", "name", n.host, "addrs", n.addrs, "err", err.Error())
+}
+
+// late is why one whose ctx has ended knows nothing.
+func late(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return errors.New("no answer in time")
+	}
+	return ctx.Err()
 }
 
 // asDNS keeps the promise of a [Resolver] for one whose time was over.
