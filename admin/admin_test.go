@@ -36,7 +36,7 @@ func (t *notes) Sandbox() Sandbox             { return Sandbox{UID: 7, Folders: 
 func (t *notes) End()                         { t.note("end") }
 func (t *notes) Kill(id uint64) bool          { t.note("kill %d", id); return id == 1 }
 func (t *notes) Reload(context.Context) error { t.note("reload"); return t.failed }
-func (t *notes) Drain(server string, back bool) error {
+func (t *notes) Drain(_ context.Context, server string, back bool) error {
 	t.note("drain %s %v", server, back)
 	return t.failed
 }

@@ -24,7 +24,7 @@ type Controller interface {
 	// Reload reads everything anew, and says why what ran before goes on where it does.
 	Reload(ctx context.Context) error
 	// Drain takes a server out, or with back puts it back in.
-	Drain(server string, back bool) error
+	Drain(ctx context.Context, server string, back bool) error
 	// End has the process take no new connections, and end when those that are open have.
 	End()
 	// Kill ends one flow, and says whether there was one of that ID.
@@ -190,7 +190,7 @@ func kill(c Controller, w http.ResponseWriter, r *http.Request) {
 func drain(c Controller, w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	if server := q.Get("server"); server != "" {
-		done(w, c.Drain(server, q.Get("back") != ""))
+		done(w, c.Drain(r.Context(), server, q.Get("back") != ""))
 		return
 	}
 	c.End()

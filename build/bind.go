@@ -162,7 +162,7 @@ func (l *Listener) Bound() Bound {
 // Places are the addresses that p listens on, or holds for the associations of listeners
 // that are gone.
 func (p *Program) Places() (froms []string) {
-	for _, l := range slices.Concat(p.Listeners, p.left) {
+	for _, l := range p.Listening() {
 		froms = append(froms, l.from.String())
 	}
 	return froms

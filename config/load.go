@@ -48,12 +48,15 @@ func (o Options) seen(path string) {
 }
 
 func readFile(path string) ([]byte, error) {
-	src, err := wait.AtMost(wait.Time, func() ([]byte, error) {
+	src, err := wait.AtMost(wait.Time, func(givenUp func() bool) ([]byte, error) {
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
+		if givenUp() {
+			return nil, nil
+		}
 		return io.ReadAll(io.LimitReader(f, maxSize+1)) // its size says nothing of a pipe
 	})
 	switch {

@@ -69,8 +69,8 @@ func readUpTo(size int64, name string) ([]byte, os.FileInfo, error) {
 		data []byte
 		info os.FileInfo
 	}
-	f, err := wait.AtMost(wait.Time, func() (f file, err error) {
-		f.data, f.info, err = readWhole(size, name)
+	f, err := wait.AtMost(wait.Time, func(givenUp func() bool) (f file, err error) {
+		f.data, f.info, err = readWhole(size, name, givenUp)
 		return f, err
 	})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -79,12 +79,15 @@ func readUpTo(size int64, name string) ([]byte, os.FileInfo, error) {
 	return f.data, f.info, err
 }
 
-func readWhole(size int64, name string) ([]byte, os.FileInfo, error) {
+func readWhole(size int64, name string, givenUp func() bool) ([]byte, os.FileInfo, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, nil, explain(name, err)
 	}
 	defer f.Close()
+	if givenUp() {
+		return nil, nil, nil
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return nil, nil, explain(name, err)

@@ -113,7 +113,7 @@ func unreadHeader(l *Listener, f *flow.Flow, held []byte, err error) error {
 	case f.Asked.Client.IsValid() || !f.Origin.Client.IsValid(): // whom we believe
 		return flow.Fail(flow.NotTLS, text+"behind one that was read already")
 	}
-	return flow.Fail(flow.NotTLS, text+"which is not read from %s, as proxy_trust does not list it", f.Origin.Client.Addr())
+	return flow.Fail(flow.NotTLS, text+"which is not read from %s: proxy_trust does not list it, or one that names nobody was read before", f.Origin.Client.Addr())
 }
 
 func helloReadError(err error, got int) error {

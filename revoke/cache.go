@@ -206,7 +206,8 @@ func (c *Fetcher) loadCRL(ctx context.Context, place string, issuer *x509.Certif
 	if err != nil {
 		return nil, fmt.Errorf("from %.200q: %w", place, err)
 	}
-	if old.at(c.now()) && k.value.older(old.value) { // a CA that was set up anew counts from the start
+	// A CA that was set up anew counts from the start, and has a list of a later time.
+	if old != nil && k.value.older(old.value) && (old.at(c.now()) || !k.begins.After(old.begins)) {
 		return nil, fmt.Errorf("from %.200q: the CRL is older than the one that is known", place)
 	}
 	c.keep(name, k.value.list.Raw)

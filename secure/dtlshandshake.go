@@ -69,7 +69,8 @@ func (h *dtlsHandshake) run(ctx context.Context, t *dtls.Conn, timeout time.Dura
 		return nil
 	}
 	known := h.role.dtlsError(err, h)
-	if ctx.Err() != nil && h.role == &outbound {
+	// A verdict that came too late is one, of which the engine has sent the alert.
+	if late := ctx.Err(); h.role == &outbound && late != nil && errors.Is(err, late) && !errors.As(err, new(*flow.Error)) {
 		defer h.giveUp(known)
 	}
 	return h.end(known)

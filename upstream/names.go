@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -89,7 +90,12 @@ func (n *Name) Addrs(ctx context.Context) ([]netip.Addr, error) {
 type together[V any] struct{ group singleflight.Group }
 
 func (g *together[V]) ask(ctx context.Context, name string, look func(context.Context) (V, error)) (v V, err error) {
-	asked := g.group.DoChan("", func() (any, error) {
+	asked := g.group.DoChan("", func() (_ any, err error) {
+		defer func() { // it is no flow's, which would be all that ends
+			if r := recover(); r != nil {
+				err = fmt.Errorf("a defect of ours: %v", r)
+			}
+		}()
 		// Who came first may be gone before the others are.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 		defer cancel()

@@ -3,6 +3,7 @@ package wait
 
 import (
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,15 +13,17 @@ const Time = 30 * time.Second
 
 // AtMost gives what f does, or an [os.ErrDeadlineExceeded] after d. f then goes on by
 // itself, and what it gives is lost: to open a pipe that nobody writes to, or to read
-// from a network's file system that hangs, ends by no deadline.
-func AtMost[V any](d time.Duration, f func() (V, error)) (v V, err error) {
+// from a network's file system that hangs, ends by no deadline. Once it has opened
+// something it asks whether it was given up, so as not to take what is the next one's.
+func AtMost[V any](d time.Duration, f func(givenUp func() bool) (V, error)) (v V, err error) {
 	type result struct {
 		v   V
 		err error
 	}
+	var over atomic.Bool
 	done := make(chan result, 1)
 	go func() {
-		v, err := f()
+		v, err := f(over.Load)
 		done <- result{v, err}
 	}()
 	timer := time.NewTimer(d)
@@ -29,6 +32,7 @@ func AtMost[V any](d time.Duration, f func() (V, error)) (v V, err error) {
 	case r := <-done:
 		return r.v, r.err
 	case <-timer.C:
+		over.Store(true)
 		return v, os.ErrDeadlineExceeded
 	}
 }

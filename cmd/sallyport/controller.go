@@ -98,10 +98,13 @@ func (c controller) Reload(ctx context.Context) error {
 
 // Drain implements [admin.Controller]. It waits for a reload or a handover that is
 // under way, so that what comes of that knows of it.
-func (c controller) Drain(server string, back bool) error {
+func (c controller) Drain(ctx context.Context, server string, back bool) error {
 	c.upgrading.Lock()
 	defer c.upgrading.Unlock()
-	if c.taken.Load() {
+	switch {
+	case ctx.Err() != nil: // who asked has been told that it came to nothing
+		return ctx.Err()
+	case c.taken.Load():
 		return errTaken
 	}
 	c.mu.Lock()

@@ -148,19 +148,9 @@ func (s *service) handOver(c *net.UnixConn, door *transport.Door) error {
 	if err := hear(c, sayAsks, handoverStep); err != nil {
 		return fmt.Errorf("process %d did not ask for the sockets: %w", pid, err)
 	}
-	s.upgrading.Lock() // no reload in between: what was offered is what there is
-	defer s.upgrading.Unlock()
-	if s.taken.Load() {
-		return nil // the sockets are another's already, who is to be asked
+	if err := s.offerTo(c); err != nil {
+		return fmt.Errorf("process %d %w", pid, err)
 	}
-	last, err := s.offerAll(c)
-	if err != nil {
-		return fmt.Errorf("process %d: %w", pid, err)
-	}
-	if err := hear(c, answer(sayBegun, last), handoverBuild); err != nil {
-		return fmt.Errorf("process %d did not begin: %w", pid, err)
-	}
-	s.taken.Store(true)
 	s.log.Info("another process has taken over: open connections may finish", "pid", pid)
 	s.manager.tell(fmt.Sprintf("MAINPID=%d", pid))
 	door.Close() // before c, whose end tells the other one that the place is free
@@ -169,6 +159,25 @@ func (s *service) handOver(c *net.UnixConn, door *transport.Door) error {
 	case <-s.left: // it ends in any case
 	}
 	<-s.left
+	return nil
+}
+
+// offerTo has c begin with what there is. There is no reload in between, nor a server
+// drained, and none after: who waits to do so learns that it is another's by then.
+func (s *service) offerTo(c *net.UnixConn) error {
+	s.upgrading.Lock()
+	defer s.upgrading.Unlock()
+	if s.taken.Load() {
+		return fmt.Errorf("comes late: %w", errTaken)
+	}
+	last, err := s.offerAll(c)
+	if err != nil {
+		return fmt.Errorf("did not get all: %w", err)
+	}
+	if err := hear(c, answer(sayBegun, last), handoverBuild); err != nil {
+		return fmt.Errorf("did not begin: %w", err)
+	}
+	s.taken.Store(true)
 	return nil
 }
 

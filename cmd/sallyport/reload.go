@@ -49,6 +49,9 @@ func (s *service) reloads(accepting context.Context, hups <-chan os.Signal) {
 func (s *service) reload(accepting context.Context, cause string) error {
 	s.upgrading.Lock()
 	defer s.upgrading.Unlock()
+	if s.taken.Load() {
+		return errTaken
+	}
 	s.manager.reloading()
 	err := s.replace(accepting, cause)
 	s.metrics.Reloaded(time.Now(), err)
