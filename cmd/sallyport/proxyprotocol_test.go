@@ -129,7 +129,7 @@ listeners:
 		{"off", "127.0.0.1", v1, "a PROXY header, and proxy_protocol is off on this listener"},
 		{"off", "127.0.0.1", v2, "a PROXY header, and proxy_protocol is off on this listener"},
 		{"optional", "127.0.0.6", v1, "a PROXY header, which is not read from 127.0.0.6: proxy_trust does not list it"},
-		{"optional", "127.0.0.6", v2, "a PROXY header, which is not read from 127.0.0.6, as proxy_trust does not list it"},
+		{"optional", "127.0.0.6", v2, "a PROXY header, which is not read from 127.0.0.6: proxy_trust does not list it"},
 		{"optional", "127.0.0.1", v1 + v1, "a PROXY header, behind one that was read already"},
 		{"off", "127.0.0.1", "PROXYING", `it began with "PROXYING"`},
 	} {
