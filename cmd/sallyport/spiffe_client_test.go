@@ -76,6 +76,10 @@ listeners:
 	rounds()
 	still()
 	open.Close()
+	// Who is told to end at once does not wait for what the client has said last.
+	for _, side := range []*testnet.Program{p, end} {
+		side.Flow("the open one", func(r testnet.Record) bool { return r.Num("id") == 1 })
+	}
 	endAtOnce(p)
 	p.Wait()
 	endAtOnce(end)
