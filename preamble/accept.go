@@ -17,6 +17,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"sallyport/flow"
+	"sallyport/wire"
 )
 
 // AcceptProxy is the inbound layer that reads a PROXY header, version 1 or 2. Of a
@@ -81,8 +82,8 @@ func beginsHeader(c flow.Conn) (bool, error) {
 }
 
 var (
-	signature = []byte("\r\n\r\n\x00\r\nQUIT\n")
-	textual   = []byte("PROXY ")
+	signature = []byte(wire.PROXYv2)
+	textual   = []byte(wire.PROXYv1)
 )
 
 const (

@@ -161,10 +161,15 @@ func (r *HelloReader) grow(n, want int) {
 
 var methods = [...]string{"GET ", "POST ", "HEAD ", "PUT ", "OPTIONS ", "DELETE ", "CONNECT ", "PATCH ", "TRACE ", "PRI "}
 
-// LooksLikePROXY says that b, the first bytes of a connection, begin with a PROXY header
-// of version 1 or 2.
+// What a PROXY header begins with, by its version (the PROXY protocol, sections 2.1 and 2.2).
+const (
+	PROXYv1 = "PROXY "
+	PROXYv2 = "\r\n\r\n\x00\r\nQUIT\n"
+)
+
+// LooksLikePROXY says that b, the first bytes of a connection, begin with such a header.
 func LooksLikePROXY(b []byte) bool {
-	return bytes.HasPrefix(b, []byte("PROXY ")) || bytes.HasPrefix(b, []byte("\r\n\r\n\x00\r\nQUIT\n"))
+	return bytes.HasPrefix(b, []byte(PROXYv1)) || bytes.HasPrefix(b, []byte(PROXYv2))
 }
 
 // LooksLikeHTTP says that b, the first bytes of a connection, begin with an HTTP
